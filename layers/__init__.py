@@ -2,4 +2,11 @@
 
 from .._lazy import attach
 
-__getattr__, __dir__, __all__ = attach(__name__, names={})
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    names={
+        "drs": ["DRSLayer", "add_drs"],
+        "pixels": ["PixelNormalization"],
+        "surgery": ["rebuild", "resize_network"],
+    },
+)

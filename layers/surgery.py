@@ -1,0 +1,82 @@
+"""What every surgery needs: to build a functional network anew, changed on the way, with its weights kept."""
+
+import keras
+
+
+def _copy_weights(new, old):
+    if [w.shape for w in old.weights] != [w.shape for w in new.weights]:
+        raise ValueError(
+            f"layer {old.name!r}: its weights {[tuple(w.shape) for w in old.weights]} do not fit the new network, "
+            f"which needs {[tuple(w.shape) for w in new.weights]}"
+        )
+    for mine, theirs in zip(new.weights, old.weights, strict=True):
+        mine.assign(theirs)
+
+
+def rebuild(model, call_function=None, input_shape=None, transfer=_copy_weights):
+    """A new functional model with the layers, names, weights and `trainable` flags of `model`.
+
+    Args:
+        model: functional Keras model; models nested in it are rebuilt too.
+        call_function: `call_function(layer, *args, **kwargs)` calls each new layer in place of `layer(*args, **kwargs)`
+            and may put other layers before or after it.
+        input_shape: (height, width, channels) of the new model's input, by default that of `model`.
+        transfer: `transfer(new, old)` gives a new layer the weights of the old one, by default all of them as they are.
+            A layer whose weights depend on the image size does this in a method `resample_from(old)`.
+
+    Raises:
+        ValueError: when `model` is not functional, or when a layer's weights no longer fit it.
+    """
+    if not isinstance(model, keras.Model) or not hasattr(model, "operations"):
+        raise ValueError(f"received {type(model).__name__} {model!r}, expected a functional keras.Model")
+    pairs = []
+
+    def copy(layer):
+        new = layer.__class__.from_config(layer.get_config())
+        pairs.append((layer, new))
+        return new
+
+    inputs = None
+    if input_shape is not None:
+        inputs = keras.tree.map_structure(
+            lambda tensor: keras.Input(input_shape, dtype=tensor.dtype, name=tensor.name), model.input
+        )
+    new_model = keras.models.clone_model(
+        model, input_tensors=inputs, clone_function=copy, call_function=call_function, recursive=True
+    )
+    for old, new in pairs:
+        if not isinstance(old, keras.layers.Layer):
+            continue  # an operation such as `x + y`: no weights
+        transfer(new, old)
+        new.trainable = old.trainable
+    return new_model
+
+
+def resize_network(model, size):
+    """Surgery: the same network for images of another size; the spatial maps of its DRS layers are resampled.
+
+    Args:
+        model: functional Keras model with one image input.
+        size: (height, width) in pixels.
+
+    Raises:
+        ValueError: when the size is not two positive integers, or a layer other than DRS depends on the old size.
+
+    Example:
+
+    ```python
+    larger = resize_network(zoo.load("drs-resnet18-busi"), (320, 320))
+    ```
+    """
+    if len(size) != 2 or any(not isinstance(side, int) or side < 1 for side in size):
+        raise ValueError(
+            f"resize_network: received size {size!r}, expected (height, width) as positive integers"
+        )
+
+    def transfer(new, old):
+        if hasattr(new, "resample_from"):
+            new.resample_from(old)
+        else:
+            _copy_weights(new, old)
+
+    return rebuild(model, input_shape=(*size, model.input_shape[-1]), transfer=transfer)

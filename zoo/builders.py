@@ -1,0 +1,87 @@
+"""How a card says a model is built: a registered builder and its arguments, plain data and no code."""
+
+import keras
+
+from .. import layers
+from .._nearest import unknown
+from .backbones import backbone as build_backbone
+
+BUILDERS = {}
+# Surgeries that a card may name. Each takes a model and keyword arguments and returns a model.
+SURGERIES = ("add_drs",)
+
+
+def register_builder(name):
+    """Decorator: registers a function from plain arguments to a `keras.Model`. A name taken already raises ValueError."""
+
+    def register(function):
+        if name in BUILDERS:
+            raise ValueError(f"builder {name!r} is registered already")
+        BUILDERS[name] = function
+        return function
+
+    return register
+
+
+def build(description, weights=None):
+    """Builds the model that a card describes.
+
+    Args:
+        description: `{"builder": name, "arguments": {...}}`.
+        weights: weights of the backbone, as for `zoo.backbone`; None where a checkpoint is loaded next.
+
+    Raises:
+        ValueError: for an unknown builder or surgery.
+
+    Example:
+
+    ```python
+    build({"builder": "classifier", "arguments": {"backbone": "resnet18", "input_shape": [224, 224, 3], "classes": 2}})
+    ```
+    """
+    name = description["builder"]
+    if name not in BUILDERS:
+        raise ValueError(unknown("builder", name, BUILDERS))
+    return BUILDERS[name](**description["arguments"], weights=weights)
+
+
+@register_builder("classifier")
+def classifier(backbone, input_shape, classes, surgery=(), weights="imagenet"):
+    """A backbone, surgery on it, and a head: global average pooling and one dense layer.
+
+    Args:
+        backbone: name of a backbone.
+        input_shape: (height, width, channels) of the raw image, channels 1 or 3.
+        classes: number of classes, two or more. Two share one unit with a sigmoid, the probability of the second class.
+        surgery: operations on the backbone in order, each `{"name": "add_drs", ...arguments}`.
+        weights: as for `zoo.backbone`.
+
+    Returns:
+        `keras.Model` from pixels in [0, 255] to probabilities: `(batch, 1)` for two classes, else `(batch, classes)`.
+        Layers `head_pool`, `head_logits`, `head_probabilities`.
+
+    Raises:
+        ValueError: for an unknown backbone or surgery, or fewer than two classes.
+    """
+    model = build_backbone(backbone, weights, tuple(input_shape))
+    for operation in surgery:
+        arguments = dict(operation)
+        name = arguments.pop("name")
+        if name not in SURGERIES:
+            raise ValueError(unknown("surgery", name, SURGERIES))
+        model = getattr(layers, name)(model, **arguments)
+    return attach_head(model, classes)
+
+
+def attach_head(body, classes):
+    """A classification head on a model that ends in a feature map; see `classifier`."""
+    if not isinstance(classes, int) or classes < 2:
+        raise ValueError(f"classes: received {classes!r}, expected an integer of at least 2")
+    units = 1 if classes == 2 else classes
+    pooled = keras.layers.GlobalAveragePooling2D(name="head_pool")(body.outputs[0])
+    logits = keras.layers.Dense(units, name="head_logits")(pooled)
+    # In float32 whatever the precision of the body: a half-precision sigmoid saturates at 1.
+    probabilities = keras.layers.Activation(
+        "sigmoid" if units == 1 else "softmax", dtype="float32", name="head_probabilities"
+    )(logits)
+    return keras.Model(body.inputs, probabilities, name=body.name)
