@@ -1,1 +1,64 @@
-"""To come."""
+"""From a folder somebody downloaded to a table of images, from the table to batches.
+
+A new dataset is one file with a reader that returns an image table, and one line in `READERS`.
+"""
+
+import difflib
+import importlib
+
+from .._lazy import attach
+
+READERS = {
+    "busi": ("busi", "read_busi"),
+    "csv": ("folder", "read_csv"),
+    "folder": ("folder", "read_folder"),
+}
+
+__getattr__, __dir__, _lazy_names = attach(
+    __name__,
+    modules=["batches", "busi", "cache", "folder", "images", "splits", "table", "twins"],
+    names={
+        "batches": ["Batches", "class_weights"],
+        "busi": ["read_busi"],
+        "cache": ["CachedImages", "cached_images"],
+        "folder": ["read_csv", "read_folder"],
+        "images": ["read_image", "resize_image"],
+        "splits": ["fraction", "k_folds", "split"],
+        "table": ["check_table", "encode_labels", "image_paths", "image_table"],
+        "twins": ["find_twins", "twin_subjects"],
+    },
+)
+__all__ = sorted([*_lazy_names, "list_datasets", "read"])
+
+
+def list_datasets():
+    """The names that `read` knows, sorted."""
+    return sorted(READERS)
+
+
+def read(name, path, **options):
+    """Reads a dataset that lies on disk into an image table.
+
+    Args:
+        name: one of `list_datasets()`.
+        path: the folder (or CSV file) where the dataset lies.
+        **options: passed to the dataset's reader, for example `classes`.
+
+    Returns:
+        An image table, see `medzoo.datasets.table`.
+
+    Raises:
+        ValueError: if no dataset has this name; the message gives the nearest one that exists.
+
+    Example:
+
+    ```python
+    table = datasets.read("busi", "~/data/Dataset_BUSI_with_GT", classes=("benign", "malignant", "normal"))
+    ```
+    """
+    if name not in READERS:
+        nearest = difflib.get_close_matches(str(name), READERS, n=1)
+        hint = f"did you mean {nearest[0]!r}?" if nearest else f"expected one of {', '.join(list_datasets())}"
+        raise ValueError(f"unknown dataset {name!r}: {hint}")
+    module, function = READERS[name]
+    return getattr(importlib.import_module(f"{__name__}.{module}"), function)(path, **options)

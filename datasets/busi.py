@@ -1,0 +1,77 @@
+"""BUSI: breast ultrasound images of women in Cairo, benign, malignant or without a lesion ("normal").
+
+Al-Dhabyani and others, Dataset of breast ultrasound images, Data in Brief 28:104863, 2020. 437 benign, 210 malignant
+and 133 normal images as published. The dataset names no patients, and close to half of its images have a twin, the
+same lesion pictured again (Pawłowska and others, Data in Brief 48:109247, 2023), so the reader takes groups of twins
+as subjects.
+"""
+
+import difflib
+import re
+from pathlib import Path
+
+from .images import image_files
+from .table import image_table
+
+CLASSES = ("benign", "malignant", "normal")
+MASK = re.compile(r"_mask(_\d+)?$")
+
+
+def read_busi(path, classes=("benign", "malignant"), twins=True):
+    """Reads BUSI in its original layout, with or without the mask files beside the images.
+
+    Args:
+        path: the folder that holds `benign/`, `malignant/` and `normal/`, or the folder above it.
+        classes: which classes, in the order of the class index.
+        twins: whether groups of twins are the subjects. If not, each image is its own subject, and the table says
+            so (`attrs["subjects"] == "none"`).
+
+    Returns:
+        An image table; `regions` lists the mask files of each image where the folder holds any.
+
+    Raises:
+        FileNotFoundError: if the folder, or a class folder, is missing or holds no images.
+        ValueError: if `classes` names a class that BUSI does not have.
+    """
+    if isinstance(classes, str) or not classes or len(set(classes)) != len(tuple(classes)):
+        raise ValueError(f"classes is {classes!r}, expected a tuple of distinct names of {', '.join(CLASSES)}")
+    for name in classes:
+        if name not in CLASSES:
+            nearest = difflib.get_close_matches(str(name), CLASSES, n=1) or CLASSES
+            raise ValueError(f"BUSI has no class {name!r}: did you mean {' or '.join(map(repr, nearest))}?")
+    root = _class_root(Path(path).expanduser(), classes)
+    rows = []
+    for label in classes:
+        files = image_files(root / label)
+        masks = {}
+        for file in files:
+            if MASK.search(file.stem):
+                masks.setdefault(MASK.sub("", file.stem), []).append(file.relative_to(root).as_posix())
+        images = [file for file in files if not MASK.search(file.stem)]
+        if not images:
+            raise FileNotFoundError(f"{root / label}: no images, expected files such as '{label} (1).png'")
+        rows += [{"image": file, "label": label, "regions": masks.get(file.stem, [])} for file in images]
+    if not any(row["regions"] for row in rows):
+        for row in rows:
+            del row["regions"]
+    table = image_table(rows, dataset="busi", root=root, classes=classes, subjects="none")
+    if not twins:
+        return table
+    from .twins import twin_subjects
+
+    return twin_subjects(table)
+
+
+def _class_root(path, classes):
+    """The folder that holds the class folders: `path` itself or one folder below it."""
+    expected = f"expected the class folders {', '.join(classes)}"
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path}: no such folder, {expected}")
+    candidates = [path, *sorted(folder for folder in path.iterdir() if folder.is_dir())]
+    if len(candidates) == 1 and not any(path.iterdir()):
+        raise FileNotFoundError(f"{path}: the folder is empty, {expected}")
+    best = max(candidates, key=lambda folder: sum((folder / name).is_dir() for name in classes))
+    missing = [name for name in classes if not (best / name).is_dir()]
+    if missing:
+        raise FileNotFoundError(f"{best}: no folder {missing[0]!r}, {expected}")
+    return best

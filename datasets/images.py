@@ -1,0 +1,196 @@
+"""Image files of any kind to one decoded form: float32, height x width x channels (1 or 3), values in [0, 255]."""
+
+import io
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pydicom
+from PIL import Image, UnidentifiedImageError
+from pydicom.pixels import apply_color_lut, apply_rescale, apply_voi_lut, pixel_array
+
+DICOM_SUFFIXES = (".dcm", ".dicom")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".pgm", ".ppm", ".pnm", ".tif", ".tiff", *DICOM_SUFFIXES)
+KINDS = "PNG, JPEG, PGM, PPM, TIFF or DICOM"
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, what Pillow and JPEG take for grey
+
+
+def read_image(path):
+    """Reads an image file: PNG, JPEG, PGM, PPM, TIFF or DICOM.
+
+    Deeper images are scaled by their bit depth (a PGM by its `maxval`) and keep their fractions: 16-bit 257 becomes
+    1.0. Alpha is dropped, a palette becomes colour, and grey stored as colour stays three channels. An orientation
+    tag (EXIF) is not applied.
+
+    DICOM follows PS3.3 C.11: rescale, then the first VOI lookup table or window, scaled from its output range to
+    [0, 255]; without either, the full range of the stored bits. MONOCHROME1 is inverted after that, so that large
+    values are bright in every image.
+
+    Args:
+        path: the file.
+
+    Returns:
+        float32 array of shape (height, width, channels), channels 1 or 3, values in [0, 255].
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is truncated, no image, or an image of another kind (several frames, float values).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such image file")
+    data = path.read_bytes()
+    try:
+        image = _decode_dicom(data) if _is_dicom(path, data) else _decode(data)
+    except UnidentifiedImageError:
+        raise ValueError(f"{path}: not an image, expected {KINDS}") from None
+    except Exception as error:  # decoders raise whatever they like on damaged files
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{path}: cannot be decoded ({reason}), expected a whole {KINDS} file") from error
+    if min(image.shape) == 0:
+        raise ValueError(f"{path}: an image of shape {image.shape}, expected at least one pixel")
+    return image
+
+
+def resize_image(image, size):
+    """Resizes an image, bilinear with antialiasing (Pillow's `BILINEAR`: the filter widens as the image shrinks).
+
+    Args:
+        image: array of shape (height, width, channels).
+        size: the new (height, width) in pixels.
+
+    Returns:
+        float32 array of shape (*size, channels), in the range of the input.
+    """
+    height, width = size
+    channels = np.moveaxis(np.asarray(image, "float32"), -1, 0)
+    resized = [Image.fromarray(channel).resize((width, height), Image.Resampling.BILINEAR) for channel in channels]
+    return np.stack([np.asarray(channel) for channel in resized], axis=-1)
+
+
+def convert_channels(image, channels):
+    """Gives an image one channel (luma of ITU-R BT.601) or three (grey repeated).
+
+    Args:
+        image: array of shape (height, width, 1 or 3).
+        channels: 1 or 3.
+
+    Returns:
+        float32 array of shape (height, width, channels).
+    """
+    if image.shape[-1] == channels:
+        return image
+    if channels == 1:
+        return (image @ np.array(LUMA, "float32"))[..., None]
+    return np.repeat(image, 3, axis=-1)
+
+
+def image_files(folder, recursive=False):
+    """The image files of a folder by their suffix, sorted by path; hidden files (`._x.png` of macOS) are no images."""
+    found = folder.rglob("*") if recursive else folder.iterdir()
+    return sorted(
+        path
+        for path in found
+        if path.suffix.lower() in SUFFIXES
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+
+
+def _decode(data):
+    with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "PPM", "TIFF")) as image:
+        frames = getattr(image, "n_frames", 1)
+        if frames > 1:
+            raise ValueError(f"it holds {frames} frames, and one image is one row of the table")
+        layout, maximum = _layout(image)
+        image.load()  # before any other decoder: Pillow tells when a file is truncated
+        if image.format == "PNG" and b"IEND" not in data:
+            raise ValueError("the file is truncated: it lacks its end chunk")
+        if image.format == "PPM" and maximum > 255:
+            return _decode_deep_ppm(data, layout, image.size, 3 if image.mode == "RGB" else 1)
+        if maximum == 65535 and image.mode in ("RGB", "RGBA", "LA"):
+            return _decode_deep_colour(data, grey=layout.startswith("LA"))
+        if image.mode in ("I;16", "I;16B", "I;16L"):
+            pixels = np.asarray(image).astype("float32") * np.float32(255 / maximum)
+            inverted = image.format == "TIFF" and image.tag_v2.get(262) == 0  # WhiteIsZero
+            return (255 - pixels if inverted else pixels)[..., None]
+        if image.mode in ("1", "L", "LA"):
+            return np.asarray(image.convert("L"), "float32")[..., None]
+        if image.mode in ("P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"):
+            return np.asarray(image.convert("RGB"), "float32")
+        raise ValueError(f"pixels of mode {image.mode}, expected 8 or 16 unsigned bits")
+
+
+def _layout(image):
+    """How the file lays out its pixels (Pillow's raw mode; for a PPM where they begin), and their largest value."""
+    _, _, offset, arguments = image.tile[0]
+    raw_mode, *rest = arguments if isinstance(arguments, tuple) else (arguments,)
+    if image.format == "PPM":
+        maximum = rest[0] if rest and rest[0] else 65535 if raw_mode == "I;16B" else 255
+        return offset, maximum
+    if image.format == "TIFF":
+        return raw_mode, 2 ** image.tag_v2.get(258, (1,))[0] - 1
+    return raw_mode, 65535 if ";16" in str(raw_mode) else 255
+
+
+def _decode_deep_ppm(data, offset, size, channels):
+    """16-bit PPM and PGM, plain or raw: Pillow rounds their colours to 8 bits."""
+    width, height = size
+    maximum = int(data[:offset].split()[-1])
+    if data[:2] in (b"P2", b"P3"):
+        values = np.array(data[offset:].split()[: width * height * channels], "float64")
+    else:
+        values = np.frombuffer(data, ">u2", width * height * channels, offset)
+    return (values.reshape(height, width, channels) * (255 / maximum)).astype("float32")
+
+
+def _decode_deep_colour(data, grey):
+    """16-bit colour and grey with alpha, which Pillow rounds to 8 bits."""
+    pixels = cv2.imdecode(np.frombuffer(data, "uint8"), cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.dtype != np.uint16:
+        raise ValueError("16-bit colour in a layout that OpenCV does not read")
+    colours = pixels[..., :1] if grey else pixels[..., 2::-1]
+    return colours.astype("float32") * np.float32(255 / 65535)
+
+
+def _is_dicom(path, data):
+    return data[128:132] == b"DICM" or path.suffix.lower() in DICOM_SUFFIXES
+
+
+def _decode_dicom(data):
+    dataset = pydicom.dcmread(io.BytesIO(data))
+    if "PixelData" not in dataset:
+        raise ValueError("a DICOM file without pixel data")
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    if frames > 1:
+        raise ValueError(f"it holds {frames} frames, and one image is one row of the table")
+    photometric = dataset.PhotometricInterpretation
+    stored = pixel_array(dataset)  # YBR becomes RGB here
+    if photometric == "PALETTE COLOR":
+        colours = apply_color_lut(stored, dataset)
+        return colours.astype("float32") * np.float32(255 / np.iinfo(colours.dtype).max)
+    if stored.ndim == 3:
+        return stored.astype("float32") * np.float32(255 / (2**dataset.BitsStored - 1))
+    values = apply_rescale(stored, dataset)
+    low, high = _rescaled_range(dataset)
+    if dataset.get("VOILUTSequence"):
+        values = np.rint(values).astype("int64")
+        low, high = 0, 2 ** dataset.VOILUTSequence[0].LUTDescriptor[2] - 1
+    elif dataset.get("WindowCenter") is None or dataset.get("WindowWidth") is None:
+        low, high = sorted((low, high))
+    # A window maps to the rescaled range (low first also where the slope is negative), a table to its own.
+    values = apply_voi_lut(values, dataset)
+    grey = np.clip((np.asarray(values, "float64") - low) / (high - low), 0, 1) * 255
+    return (255 - grey if photometric == "MONOCHROME1" else grey).astype("float32")[..., None]
+
+
+def _rescaled_range(dataset):
+    """The values that the smallest and the largest stored number become by the modality transform."""
+    if dataset.get("ModalityLUTSequence"):
+        return 0, 2 ** dataset.ModalityLUTSequence[0].LUTDescriptor[2] - 1
+    bits = dataset.BitsStored
+    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if dataset.PixelRepresentation else (0, 2**bits - 1)
+    slope, intercept = dataset.get("RescaleSlope"), dataset.get("RescaleIntercept")
+    if slope is None or intercept is None:
+        return low, high
+    return low * slope + intercept, high * slope + intercept
