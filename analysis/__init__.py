@@ -1,1 +1,29 @@
-"""To come."""
+"""Numbers and pictures: ROC analysis with intervals, activation rates, DRS deviations, heatmaps and plots."""
+
+from .._lazy import attach
+
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    names={
+        "activations": ["activation_layers", "activation_rate", "activation_rate_change"],
+        "heatmaps": ["class_activation_map", "overlay"],
+        "plots": [
+            "activation_rate_change_figure",
+            "activation_rate_figure",
+            "roc_figure",
+            "scaling_deviation_figure",
+        ],
+        "roc": [
+            "Comparison",
+            "Interval",
+            "OperatingPoint",
+            "RocCurve",
+            "auc",
+            "compare_bootstrap_wilcoxon",
+            "compare_delong",
+            "operating_point",
+            "roc_curve",
+        ],
+        "scaling": ["drs_deviations"],
+    },
+)

@@ -1,0 +1,457 @@
+"""ROC analysis of binary classifiers, every number with its interval.
+
+Conventions: labels are 0 (negative) and 1 (positive), a higher score speaks for class 1, and scores may tie.
+The intervals agree with those of R's pROC (Robin and others, BMC Bioinformatics 12:77, 2011), except where pROC
+gives an interval of no width: see `auc`.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.stats import mannwhitneyu, norm, rankdata
+
+
+class Interval(NamedTuple):
+    """A value with its confidence interval.
+
+    Attributes:
+        value: the estimate.
+        low: lower bound.
+        high: upper bound.
+        n: number of images that it rests on.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+class RocCurve(NamedTuple):
+    """Points of a ROC curve, from (0, 0) to (1, 1).
+
+    Attributes:
+        false_positive_rate: (points,), 1 - specificity, in [0, 1], ascending.
+        true_positive_rate: (points,), sensitivity, in [0, 1], ascending.
+        thresholds: (points,), descending; a score of at least the threshold counts as positive. The first is
+            infinite (nothing is positive), the others are the distinct scores.
+    """
+
+    false_positive_rate: np.ndarray
+    true_positive_rate: np.ndarray
+    thresholds: np.ndarray
+
+
+class OperatingPoint(NamedTuple):
+    """A threshold and what a classifier reaches there; see `operating_point`."""
+
+    threshold: float
+    accuracy: Interval
+    sensitivity: Interval
+    specificity: Interval
+
+
+class Comparison(NamedTuple):
+    """Two AUCs compared: `difference` = AUC(a) - AUC(b), its interval, and the two-sided p-value of "equal"."""
+
+    difference: float
+    low: float
+    high: float
+    p_value: float
+
+
+def auc(labels, scores, subjects=None, level=0.95, method="delong", resamples=2000, seed=0):
+    """Returns the area under the ROC curve with its confidence interval.
+
+    The area is the exact Mann-Whitney statistic: the share of (positive, negative) pairs in the right order, a tie
+    counting one half. Its interval is one of:
+
+    - `"delong"`: value ± z · standard error, cut to [0, 1], as pROC does; DeLong and others, Biometrics 44:837,
+      1988, by the midranks of Sun and Xu, IEEE Signal Processing Letters 21:1389, 2014;
+    - `"bootstrap"`: percentiles over resamples that keep the number of images of each class.
+
+    Where `subjects` repeat, images are not independent and the interval is **always the bootstrap by subject**,
+    whatever `method` says: whole subjects are drawn with all their images, subjects of negative images, of positive
+    images and of both each as often as there are.
+
+    Both methods collapse to a point where the classes are perfectly separated (or all scores are equal), though a
+    small sample may well separate by chance. There, and where a class has a single image, the interval is
+    Newcombe's score-type interval, method 5 in Statistics in Medicine 25:559, 2006, with the number of images
+    (of subjects, where they repeat) in each class; its bound depends on nothing but these numbers.
+
+    Args:
+        labels: (n,) or (n, 1), 0 or 1; both occur.
+        scores: (n,) or (n, 1) finite numbers, probabilities or logits, higher for class 1.
+        subjects: (n,) names of the subject of each image, or None when every image is its own.
+        level: confidence level in (0, 1).
+        method: `"delong"` or `"bootstrap"`.
+        resamples: number of bootstrap resamples.
+        seed: seed of the bootstrap; the same seed gives the same interval.
+
+    Returns:
+        `Interval(value, low, high, n)`.
+
+    Raises:
+        ValueError: lengths differ, one class only, scores that are not finite or of more than two classes, an
+            unknown method, a level outside (0, 1).
+
+    Example:
+
+    ```python
+    >>> from medzoo.analysis import auc
+    >>> auc([0, 0, 1, 1, 0, 1], [0.1, 0.4, 0.35, 0.8, 0.2, 0.9]).value
+    0.8888888888888888
+    ```
+    """
+    labels, scores = _checked(labels, scores)
+    groups = _groups(subjects, labels)
+    _check_level(level)
+    if method not in ("delong", "bootstrap"):
+        raise ValueError(f"method: received {method!r}, expected 'delong' or 'bootstrap'")
+    value = _area(labels, scores)
+    if method == "bootstrap" or _repeat(groups):
+        areas = _bootstrap(labels, groups, resamples, seed, lambda weights: _areas(labels, scores, weights))
+        low, high = _percentiles(areas, level)
+    else:
+        low, high = _normal_interval(value, _delong_variance(labels, groups, _placements(labels, scores)), level)
+        low, high = max(low, 0.0), min(high, 1.0)
+    if not high > low:
+        low, high = _newcombe_interval(value, *_class_sizes(labels, groups), level)
+    return Interval(value, float(low), float(high), len(labels))
+
+
+def roc_curve(labels, scores):
+    """Returns the ROC curve with a point for every distinct score.
+
+    Args:
+        labels: (n,) or (n, 1), 0 or 1; both occur.
+        scores: (n,) or (n, 1) finite numbers, higher for class 1.
+
+    Returns:
+        `RocCurve(false_positive_rate, true_positive_rate, thresholds)`.
+
+    Raises:
+        ValueError: as `auc`.
+    """
+    labels, scores = _checked(labels, scores)
+    thresholds, positives, negatives = _tally(labels, scores, np.ones((1, len(labels))))
+    return RocCurve(
+        np.append(0.0, np.cumsum(negatives[0, ::-1]) / negatives.sum()),
+        np.append(0.0, np.cumsum(positives[0, ::-1]) / positives.sum()),
+        np.append(np.inf, thresholds[::-1]),
+    )
+
+
+def operating_point(labels, scores, subjects=None, level=0.95, resamples=2000, seed=0):
+    """Returns accuracy, sensitivity and specificity at the ROC point nearest the upper left corner.
+
+    The point of Byra 2021, section 3.3 (there after Fawcett 2006): smallest (1 - sensitivity)² + (1 - specificity)²;
+    of equally near points the one of higher sensitivity. As it is chosen on the very labels that it is judged by, its
+    values flatter the classifier; fix a threshold on validation images where you can.
+
+    Intervals are bootstrap percentiles, stratified by class and by subject as in `auc`. **Each resample chooses its
+    own point**, so that they hold the uncertainty of the whole procedure and not that of one fixed threshold. Where
+    all resamples agree (perfect separation), the interval is Wilson's for a proportion, with the number of images
+    (of subjects, where they repeat).
+
+    Args:
+        labels: (n,) or (n, 1), 0 or 1; both occur.
+        scores: (n,) or (n, 1) finite numbers, higher for class 1.
+        subjects: (n,) names of the subject of each image, or None when every image is its own.
+        level: confidence level in (0, 1).
+        resamples: number of bootstrap resamples.
+        seed: seed of the bootstrap.
+
+    Returns:
+        `OperatingPoint(threshold, accuracy, sensitivity, specificity)`; an image is called positive when its score
+        is at least `threshold`, which is one of the scores. Each interval's `n` is the number of images of which it
+        is a share: all, positive, negative.
+
+    Raises:
+        ValueError: as `auc`.
+    """
+    labels, scores = _checked(labels, scores)
+    groups = _groups(subjects, labels)
+    _check_level(level)
+    threshold, *values = _nearest_corner(labels, scores, np.ones((1, len(labels))))[0]
+    drawn = _bootstrap(labels, groups, resamples, seed, lambda weights: _nearest_corner(labels, scores, weights)[:, 1:])
+    positive, negative = _class_sizes(labels, groups)
+    sizes = [len(np.unique(groups)), positive, negative]
+    images = [len(labels), int(labels.sum()), int((1 - labels).sum())]
+    intervals = []
+    for value, resampled, size, n in zip(values, drawn.T, sizes, images, strict=True):
+        low, high = _percentiles(resampled, level)
+        if low == high:
+            low, high = _wilson_interval(value, size, level)
+        intervals.append(Interval(float(value), float(low), float(high), n))
+    return OperatingPoint(float(threshold), *intervals)
+
+
+def compare_delong(labels, a, b, subjects=None, level=0.95):
+    """Compares the AUCs of two classifiers on the same images: the paired test of DeLong.
+
+    DeLong and others, Biometrics 44:837, 1988; z = difference / standard error, as `roc.test` of pROC. Where
+    `subjects` repeat, the variance is the one of Obuchowski, Biometrics 53:567, 1997, which sums the same components
+    within subjects; with one image per subject it is DeLong's.
+
+    Where the variance is zero without the rankings being the same (both classifiers separate perfectly, say), the
+    interval is put together from the two of `auc` (square-and-add, Newcombe, Statistics in Medicine 17:873, 1998) and
+    the p-value follows from it; it takes the two as independent and is therefore a wide one.
+
+    Args:
+        labels: (n,) or (n, 1), 0 or 1; both occur.
+        a: (n,) or (n, 1) scores of the first classifier.
+        b: (n,) or (n, 1) scores of the second, for the same images in the same order.
+        subjects: (n,) names of the subject of each image, or None when every image is its own.
+        level: confidence level of the interval, in (0, 1).
+
+    Returns:
+        `Comparison(difference, low, high, p_value)`, difference = AUC(a) - AUC(b).
+
+    Raises:
+        ValueError: as `auc`.
+    """
+    checked, a = _checked(labels, a, "a")
+    labels, b = _checked(labels, b, "b")
+    groups = _groups(subjects, checked)
+    _check_level(level)
+    first, second = _area(labels, a), _area(labels, b)
+    difference = first - second
+    placements = _placements(labels, a) - _placements(labels, b)
+    variance = _delong_variance(labels, groups, placements)
+    if variance > 0:
+        low, high = _normal_interval(difference, variance, level)
+        return Comparison(difference, float(low), float(high), float(2 * norm.sf(abs(difference) / variance**0.5)))
+    if np.array_equal(rankdata(a), rankdata(b)):
+        return Comparison(0.0, 0.0, 0.0, 1.0)
+    sizes = _class_sizes(labels, groups)
+    first_low, first_high = _newcombe_interval(first, *sizes, level)
+    second_low, second_high = _newcombe_interval(second, *sizes, level)
+    down = np.hypot(first - first_low, second_high - second)
+    up = np.hypot(first_high - first, second - second_low)
+    towards_zero = down if difference > 0 else up
+    z = norm.ppf((1 + level) / 2) * abs(difference) / towards_zero
+    return Comparison(difference, float(difference - down), float(difference + up), float(2 * norm.sf(z)))
+
+
+def compare_bootstrap_wilcoxon(labels, a, b, level=0.95, resamples=1000, seed=0):
+    """Compares two AUCs as Byra 2021 does; **not a valid test**, here to reproduce the paper's numbers.
+
+    Section 3.3: the AUCs of both classifiers are bootstrapped (here by class, each classifier with its own draws) and
+    the two sets of values compared by the Wilcoxon rank-sum test. The test takes the resamples for independent
+    observations, but they are as many as one cares to draw: its p-value shrinks with `resamples` and not with the
+    number of images, so that any difference, however small, becomes "significant". Use `compare_delong`.
+
+    Args:
+        labels: (n,) or (n, 1), 0 or 1; both occur.
+        a: (n,) or (n, 1) scores of the first classifier.
+        b: (n,) or (n, 1) scores of the second, for the same images in the same order.
+        level: confidence level of the interval, in (0, 1).
+        resamples: number of bootstrap resamples; the paper does not tell its own.
+        seed: seed of the bootstrap.
+
+    Returns:
+        `Comparison(difference, low, high, p_value)`: AUC(a) - AUC(b) on the images themselves, percentiles of the
+        bootstrapped differences, and the p-value of the rank-sum test.
+
+    Raises:
+        ValueError: as `auc`.
+    """
+    checked, a = _checked(labels, a, "a")
+    labels, b = _checked(labels, b, "b")
+    groups = _groups(None, checked)
+    _check_level(level)
+    seed_a, seed_b = np.random.SeedSequence(seed).spawn(2)
+    areas_a = _bootstrap(labels, groups, resamples, seed_a, lambda weights: _areas(labels, a, weights))
+    areas_b = _bootstrap(labels, groups, resamples, seed_b, lambda weights: _areas(labels, b, weights))
+    low, high = _percentiles(areas_a - areas_b, level)
+    p_value = mannwhitneyu(areas_a, areas_b, method="asymptotic").pvalue
+    return Comparison(_area(labels, a) - _area(labels, b), float(low), float(high), float(p_value))
+
+
+def _checked(labels, scores, name="scores"):
+    """Returns labels as int64 (n,) and scores as float64 (n,), or says in one line what is wrong with them."""
+    labels, scores = np.asarray(labels), np.asarray(scores)
+    if scores.ndim == 2 and scores.shape[1] > 1:
+        raise ValueError(
+            f"{name}: received shape {scores.shape}, expected one score per image (n,); "
+            "ROC analysis here is for two classes"
+        )
+    labels, scores = labels.reshape(-1), scores.reshape(-1)
+    if len(labels) != len(scores):
+        raise ValueError(f"labels and {name} differ in length: received {len(labels)} labels and {len(scores)} scores")
+    if len(labels) == 0:
+        raise ValueError("labels are empty: an ROC curve needs images of both classes")
+    if labels.dtype.kind not in "biuf" or not np.isin(labels, (0, 1)).all():
+        received = sorted({str(label) for label in labels.tolist()})
+        raise ValueError(f"labels: received values {', '.join(received[:5])}, expected 0 and 1")
+    labels, scores = labels.astype(np.int64), scores.astype(np.float64)
+    if labels.min() == labels.max():
+        raise ValueError(f"labels hold one class only ({len(labels)} × {labels[0]}): an ROC curve needs 0 and 1")
+    bad = np.flatnonzero(~np.isfinite(scores))
+    if len(bad):
+        raise ValueError(
+            f"{name}: received {len(bad)} values that are not finite, "
+            f"the first at index {bad[0]} ({scores[bad[0]]}); expected finite numbers"
+        )
+    return labels, scores
+
+
+def _check_level(level):
+    if not 0 < level < 1:
+        raise ValueError(f"level: received {level}, expected a confidence level between 0 and 1, such as 0.95")
+
+
+def _groups(subjects, labels):
+    """Number of each image's subject, (n,) in [0, number of subjects)."""
+    if subjects is None:
+        return np.arange(len(labels))
+    subjects = np.asarray(subjects).reshape(-1)
+    if len(subjects) != len(labels):
+        raise ValueError(
+            f"labels and subjects differ in length: received {len(labels)} labels and {len(subjects)} subjects"
+        )
+    return np.unique(subjects, return_inverse=True)[1]
+
+
+def _repeat(groups):
+    return groups.max() + 1 < len(groups)
+
+
+def _class_sizes(labels, groups):
+    """Numbers of subjects with positive and with negative images."""
+    return len(np.unique(groups[labels == 1])), len(np.unique(groups[labels == 0]))
+
+
+def _tally(labels, scores, weights):
+    """Distinct scores, ascending, and the weight of positive and of negative images at each, (resamples, distinct)."""
+    order = np.argsort(scores, kind="stable")
+    distinct, starts = np.unique(scores[order], return_index=True)
+    ordered = weights[:, order]
+    positives = np.add.reduceat(ordered * labels[order], starts, axis=1)
+    return distinct, positives, np.add.reduceat(ordered, starts, axis=1) - positives
+
+
+def _areas(labels, scores, weights):
+    """Mann-Whitney AUC for each row of image weights, (resamples,)."""
+    _, positives, negatives = _tally(labels, scores, weights)
+    below = np.cumsum(negatives, axis=1) - negatives / 2
+    return (positives * below).sum(axis=1) / (positives.sum(axis=1) * negatives.sum(axis=1))
+
+
+def _area(labels, scores):
+    return float(_areas(labels, scores, np.ones((1, len(labels))))[0])
+
+
+def _nearest_corner(labels, scores, weights):
+    """Threshold, accuracy, sensitivity, specificity of the point nearest the corner, (resamples, 4)."""
+    thresholds, positives, negatives = _tally(labels, scores, weights)
+    missed = np.cumsum(positives, axis=1) - positives
+    passed = np.cumsum(negatives, axis=1) - negatives
+    positive, negative = positives.sum(axis=1), negatives.sum(axis=1)
+    # The squared distance times both class sizes squared: whole numbers, so that equally near points compare equal.
+    distances = (missed * negative[:, None]) ** 2 + ((negative[:, None] - passed) * positive[:, None]) ** 2
+    best = np.argmin(distances, axis=1)  # the first of equals: the lowest threshold, the highest sensitivity
+    rows = np.arange(len(weights))
+    hits, rejections = positive - missed[rows, best], passed[rows, best]
+    return np.stack(
+        [
+            thresholds[best],
+            (hits + rejections) / (positive + negative),
+            hits / positive,
+            rejections / negative,
+        ],
+        axis=1,
+    )
+
+
+def _bootstrap(labels, groups, resamples, seed, statistic):
+    """Stacks `statistic(weights)` over resamples of whole subjects, drawn by stratum (negative, positive, both).
+
+    `weights` (rows, n) tells how often each image is in each resample.
+    """
+    if resamples < 1:
+        raise ValueError(f"resamples: received {resamples}, expected a positive number")
+    random = np.random.default_rng(seed)
+    size = groups.max() + 1
+    kind = np.zeros(size, dtype=int)
+    np.bitwise_or.at(kind, groups, labels + 1)
+    strata = [np.flatnonzero(kind == value) for value in np.unique(kind)]
+    rows_at_once = max(1, 2**21 // len(labels))  # keeps a block of weights at some 16 MB
+    parts = []
+    for start in range(0, resamples, rows_at_once):
+        rows = min(rows_at_once, resamples - start)
+        weights = np.zeros((rows, size))
+        for members in strata:
+            drawn = random.integers(len(members), size=(rows, len(members)))
+            flat = (drawn + np.arange(rows)[:, None] * len(members)).reshape(-1)
+            counts = np.bincount(flat, minlength=rows * len(members))
+            weights[:, members] = counts.reshape(rows, len(members))
+        parts.append(statistic(weights[:, groups]))
+    return np.concatenate(parts)
+
+
+def _percentiles(values, level):
+    return np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+
+
+def _placements(labels, scores):
+    """Each image's share of images of the other class on its right side, (n,): DeLong's components, by midranks."""
+    positive = labels == 1
+    ranks = rankdata(scores)
+    placements = np.empty(len(scores))
+    placements[positive] = (ranks[positive] - rankdata(scores[positive])) / (~positive).sum()
+    placements[~positive] = 1 - (ranks[~positive] - rankdata(scores[~positive])) / positive.sum()
+    return placements
+
+
+def _delong_variance(labels, groups, placements):
+    """Variance of a mean placement (or of a difference of two): DeLong 1988, summed by subject as Obuchowski 1997.
+
+    NaN where a class has a single subject: its spread is unknown.
+    """
+    positive = labels == 1
+    size = groups.max() + 1
+    share, totals, counts = [], [], []
+    for members in (positive, ~positive):
+        centred = placements[members] - placements[members].mean()
+        sums = np.bincount(groups[members], weights=centred, minlength=size)
+        share.append(members.sum())
+        totals.append(sums)
+        counts.append(len(np.unique(groups[members])))
+    if min(counts) < 2:
+        return float("nan")
+    variance = sum(
+        count / (count - 1) * (sums**2).sum() / images**2
+        for count, sums, images in zip(counts, totals, share, strict=True)
+    )
+    covariance = size / (size - 1) * (totals[0] * totals[1]).sum() / (share[0] * share[1])
+    return float(variance + 2 * covariance)
+
+
+def _normal_interval(value, variance, level):
+    half = norm.ppf((1 + level) / 2) * variance**0.5
+    return value - half, value + half
+
+
+def _newcombe_interval(value, positive, negative, level):
+    """Bounds t with |value - t| = z · sqrt(V(t)), V the variance of Hanley and McNeil with equal class sizes."""
+    z = norm.ppf((1 + level) / 2)
+    extra = (positive + negative) / 2 - 1
+
+    def excess(bound):
+        spread = 1 + extra * ((1 - bound) / (2 - bound) + bound / (1 + bound))
+        return (value - bound) ** 2 - z**2 * bound * (1 - bound) * spread / (positive * negative)
+
+    low = 0.0 if value == 0 else brentq(excess, 0.0, value if value < 1 else 1 - 1e-12)
+    high = 1.0 if value == 1 else brentq(excess, value if value > 0 else 1e-12, 1.0)
+    return low, high
+
+
+def _wilson_interval(share, n, level):
+    z = norm.ppf((1 + level) / 2)
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * (share * (1 - share) / n + z**2 / (4 * n**2)) ** 0.5
+    # The exact bound at the ends of the scale, where rounding leaves 1e-17.
+    return (0.0 if share == 0 else centre - half), (1.0 if share == 1 else centre + half)
