@@ -12,6 +12,7 @@ from pydicom.pixels import apply_color_lut, apply_rescale, apply_voi_lut, pixel_
 DICOM_SUFFIXES = (".dcm", ".dicom")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".pgm", ".ppm", ".pnm", ".tif", ".tiff", *DICOM_SUFFIXES)
 KINDS = "PNG, JPEG, PGM, PPM, TIFF or DICOM"
+DECODER_VERSION = 1  # raised whenever the same file gives other pixels, so that no cache holds on to the old ones
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, what Pillow and JPEG take for grey
 
 
@@ -36,10 +37,20 @@ def read_image(path):
         FileNotFoundError: if there is no such file.
         ValueError: if the file is truncated, no image, or an image of another kind (several frames, float values).
     """
+    return decode_image(read_bytes(path), path)
+
+
+def read_bytes(path):
+    """The content of an image file; one that is not there is a FileNotFoundError of one line."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such image file")
-    data = path.read_bytes()
+    return path.read_bytes()
+
+
+def decode_image(data, path):
+    """What `read_image` does, for a file whose content is at hand; `path` tells DICOM by its suffix and errors."""
+    path = Path(path)
     try:
         image = _decode_dicom(data) if _is_dicom(path, data) else _decode(data)
     except UnidentifiedImageError:

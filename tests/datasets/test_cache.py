@@ -1,0 +1,283 @@
+import errno
+import hashlib
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import get_context
+
+import h5py
+import numpy as np
+import pytest
+from medzoo.datasets import cache, cached_images, read_folder
+from PIL import Image
+
+BUILD = """
+import sys
+from medzoo.datasets import cache, cached_images, read_folder
+images = cached_images(read_folder(sys.argv[1]), (16, 16), 1, sys.argv[2])
+print(images.read([0, 5, -1]).sum(), len(images))
+"""
+STALL = """
+import signal, os
+from medzoo.datasets import cache
+cache.CHUNK = 4
+show = cache._show_progress
+def killed(done, total):
+    if done >= 8:
+        os.kill(os.getpid(), signal.SIGKILL)
+cache._show_progress = killed
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two classes of 20 small images, each of one grey level of its own."""
+    for offset, label in enumerate("ab"):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        for number in range(20):
+            Image.new("L", (20, 24), 10 * offset + number).save(tmp_path / "data" / label / f"{number:02d}.png")
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """The names of the files that were decoded."""
+    names, decode = [], cache.decode_image
+    monkeypatch.setattr(cache, "decode_image", lambda data, path: names.append(path.name) or decode(data, path))
+    return names
+
+
+def files_in(place):
+    return sorted(path.suffix for path in (place / "images").iterdir())
+
+
+def test_images_hashes_and_order(folder, tmp_path):
+    table = read_folder(folder).sample(frac=1, random_state=0)
+    images = cached_images(table, (16, 12), channels=3, folder=tmp_path / "cache")
+    assert images.shape == (40, 16, 12, 3)
+    assert len(images) == 40
+    everything = images.read(range(40))
+    assert everything.dtype == np.uint8
+    level = [10 * (name[0] == "b") + int(name[2:4]) for name in table["image"]]
+    assert (everything == np.array(level)[:, None, None, None]).all()
+    assert images.read([3, 1, 3])[:, 0, 0, 0].tolist() == [level[3], level[1], level[3]]
+    assert images.read([]).shape == (0, 16, 12, 3)
+    expected = [hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in table["image"]]
+    assert images.sha256 == expected
+
+
+def test_pixels_are_pillows_bilinear_with_antialias(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (61, 47, 3), dtype="uint8")
+    for label in "ab":
+        (tmp_path / "data" / label).mkdir(parents=True)
+        Image.fromarray(pixels).save(tmp_path / "data" / label / "x.png")
+    table = read_folder(tmp_path / "data")
+    size = (20, 24)
+    expected = np.asarray(Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BILINEAR)).astype(int)
+    colour = cached_images(table, size, 3, tmp_path).read([0])[0].astype(int)
+    assert abs(colour - expected).max() <= 1  # Pillow rounds uint8 between its two passes, float does not
+    grey = cached_images(table, size, 1, tmp_path).read([0])[0, ..., 0].astype(int)
+    luma = np.asarray(Image.fromarray(pixels).convert("L").resize(size[::-1], Image.Resampling.BILINEAR)).astype(int)
+    assert abs(grey - luma).max() <= 1
+    assert abs(grey - luma).mean() < 0.5
+
+
+def test_made_once_and_per_size_and_channels(folder, tmp_path, decoded):
+    table = read_folder(folder)
+    first = cached_images(table, (8, 8), 1, tmp_path)
+    assert len(decoded) == 40
+    again = cached_images(table, (8, 8), 1, tmp_path)
+    assert len(decoded) == 40
+    assert again.file == first.file
+    other = {cached_images(table, size, channels, tmp_path).file for size, channels in [((8, 9), 1), ((8, 8), 3)]}
+    other.add(cached_images(table[:30], (8, 8), 1, tmp_path).file)
+    assert len({first.file, *other}) == 4
+
+
+def test_a_new_decoder_makes_a_new_cache(folder, tmp_path, decoded, monkeypatch):
+    cached_images(read_folder(folder), (8, 8), 1, tmp_path)
+    monkeypatch.setattr(cache, "DECODER_VERSION", cache.DECODER_VERSION + 1)
+    cached_images(read_folder(folder), (8, 8), 1, tmp_path)
+    assert len(decoded) == 80
+
+
+def test_the_cache_lies_where_the_environment_says(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("MEDZOO_CACHE", str(tmp_path / "named"))
+    assert cached_images(read_folder(folder), (8, 8), 1).file.parent == tmp_path / "named" / "images"
+    monkeypatch.delenv("MEDZOO_CACHE")
+    assert cache.cache_folder().name == "medzoo"
+
+
+def test_a_changed_source_is_seen_and_only_it_is_decoded(folder, tmp_path, decoded):
+    table = read_folder(folder)
+    before = cached_images(table, (8, 8), 1, tmp_path)
+    Image.new("L", (20, 24), 200).save(folder / "a" / "03.png")
+    os.utime(folder / "a" / "03.png", ns=(1, 1))
+    decoded.clear()
+    after = cached_images(table, (8, 8), 1, tmp_path)
+    assert decoded == ["03.png"]
+    assert after.read([3]).max() == 200
+    assert after.read([2]).max() == 2
+    assert after.sha256[3] == hashlib.sha256((folder / "a" / "03.png").read_bytes()).hexdigest()
+    assert before.read([3]).max() == 3  # whoever still reads the old file keeps it whole
+
+
+def test_a_touched_source_is_hashed_once_and_not_decoded(folder, tmp_path, decoded, monkeypatch):
+    table = read_folder(folder)
+    cached_images(table, (8, 8), 1, tmp_path)
+    os.utime(folder / "b" / "07.png", ns=(1, 1))
+    decoded.clear()
+    assert cached_images(table, (8, 8), 1, tmp_path).read([27]).max() == 17
+    assert decoded == []
+    monkeypatch.setattr(cache, "read_bytes", lambda path: pytest.fail("read again"))
+    cached_images(table, (8, 8), 1, tmp_path)
+
+
+def test_a_source_that_went_missing_is_an_error(folder, tmp_path):
+    table = read_folder(folder)
+    cached_images(table, (8, 8), 1, tmp_path)
+    (folder / "a" / "04.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"04.png: no such image file"):
+        cached_images(table, (8, 8), 1, tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "text", "emptied", "without hashes"])
+def test_a_damaged_cache_file_is_made_anew(folder, tmp_path, damage):
+    table = read_folder(folder)
+    file = cached_images(table, (8, 8), 1, tmp_path).file
+    if damage == "truncated":
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    elif damage == "without hashes":
+        with h5py.File(file, "r+") as store:
+            del store["sha256"]
+    else:
+        file.write_bytes(b"not a cache" if damage == "text" else b"")
+    assert cached_images(table, (8, 8), 1, tmp_path).read([39]).max() == 29
+
+
+def test_an_image_that_cannot_be_decoded_leaves_nothing(folder, tmp_path):
+    (folder / "b" / "19.png").write_text("no image")
+    with pytest.raises(ValueError, match=r"b/19.png: not an image") as caught:
+        cached_images(read_folder(folder), (8, 8), 1, tmp_path)
+    assert "\n" not in str(caught.value)
+    assert files_in(tmp_path) == [".lock"]
+
+
+def test_a_kill_leaves_nothing_that_is_believed(folder, tmp_path):
+    command = [sys.executable, "-c", STALL + BUILD, str(folder), str(tmp_path)]
+    assert subprocess.run(command, capture_output=True).returncode == -signal.SIGKILL
+    assert files_in(tmp_path) == [".lock", ".partial"]  # it was killed in the middle of writing
+    images = cached_images(read_folder(folder), (16, 16), 1, tmp_path)
+    assert images.read(range(40))[:, 0, 0, 0].tolist() == [*range(20), *range(10, 30)]
+    assert files_in(tmp_path) == [".h5", ".lock"]
+
+
+def test_two_processes_at_once_do_the_work_once(folder, tmp_path):
+    # Each writes a line for every image that it decodes; the first holds on until the second runs, too.
+    log = tmp_path / "decoded.log"
+    slow = f"""
+import time
+from medzoo.datasets import cache
+decode = cache.decode_image
+def noted(data, path):
+    with open({str(log)!r}, "a") as file:
+        file.write(path.as_posix() + "\\n")
+    time.sleep(0.05)
+    return decode(data, path)
+cache.decode_image = noted
+"""
+    command = [sys.executable, "-c", slow + BUILD, str(folder), str(tmp_path)]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    outputs = {process.communicate(timeout=120)[0] for process in processes}
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    assert outputs == {f"{16 * 16 * (0 + 5 + 29)} 40\n"}
+    assert len(log.read_text().split()) == 40
+
+
+def test_a_process_waits_for_one_that_is_killed_and_does_the_work(folder, tmp_path):
+    hang = STALL.replace("os.kill(os.getpid(), signal.SIGKILL)", "print('half', flush=True); signal.pause()")
+    first = subprocess.Popen(
+        [sys.executable, "-c", hang + BUILD, str(folder), str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert first.stdout.readline() == "half\n"
+    second = subprocess.Popen(
+        [sys.executable, "-c", BUILD, str(folder), str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    with pytest.raises(subprocess.TimeoutExpired):
+        second.wait(timeout=3)  # the lock is held
+    first.kill()
+    assert second.communicate(timeout=120)[0].endswith(" 40\n")
+    first.communicate()
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(folder, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(cache.os, "fsync", full)
+    with pytest.raises(OSError, match=r"\.h5: the cache cannot be written \(No space left on device\)") as caught:
+        cached_images(read_folder(folder), (8, 8), 1, tmp_path)
+    assert "\n" not in str(caught.value)
+    assert files_in(tmp_path) == [".lock"]
+
+
+@pytest.mark.parametrize("limit", [0, 1000, 5000, 12000])
+def test_a_file_system_that_refuses_to_write_more(folder, tmp_path, limit):
+    # A limit on the file size makes the system's own write fail in the middle, as a full disk does.
+    limited = f"""
+import resource, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+"""
+    process = subprocess.run(
+        [sys.executable, "-c", limited + BUILD, str(folder), str(tmp_path)], capture_output=True, text=True
+    )
+    assert process.returncode == 1
+    assert "the cache cannot be written" in process.stderr.strip().splitlines()[-1]
+    assert files_in(tmp_path) == [".lock"]
+
+
+def _sum_of(images):
+    return int(images.read(range(40)).sum())
+
+
+def test_reading_from_threads_forks_and_pickles(folder, tmp_path):
+    images = cached_images(read_folder(folder), (8, 8), 1, tmp_path)
+    expected = 64 * (sum(range(20)) + sum(range(10, 30)))
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(_sum_of, [images] * 50)) == {expected}
+    copy = pickle.loads(pickle.dumps(images))
+    assert _sum_of(copy) == expected
+    assert len(pickle.dumps(images)) < 1000  # the name, not the pixels
+    process = get_context("fork").Process(target=lambda: os._exit(_sum_of(images) != expected))
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0
+
+
+def test_progress_is_shown(folder, tmp_path, capsys):
+    cached_images(read_folder(folder), (8, 8), 1, tmp_path)
+    assert capsys.readouterr().err == "\rreading images: 32/40\rreading images: 40/40\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (((8, 8), 2), "channels is 2, expected 1 or 3"),
+        (((0, 8), 1), r"size is \(0, 8\), expected \(height, width\)"),
+        (((8.0, 8), 1), r"size is \(8.0, 8\)"),
+    ],
+)
+def test_arguments_that_do_not_fit(folder, tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        cached_images(read_folder(folder), *arguments, tmp_path)
+
+
+@pytest.mark.parametrize("indices", [3, [0.5], [[1]], [True]])
+def test_indices_that_do_not_fit(folder, tmp_path, indices):
+    images = cached_images(read_folder(folder), (8, 8), 1, tmp_path)
+    with pytest.raises(ValueError, match="expected a list of integers"):
+        images.read(indices)
