@@ -19,7 +19,8 @@ def activation_layers(model):
     Raises:
         ValueError: the model has none.
     """
-    producers = {id(operation.output): operation for operation in model.operations}
+    # The operations of a functional model are its layers and what `x + y` leaves; a Sequential has layers only.
+    producers = {id(operation.output): operation for operation in getattr(model, "operations", model.layers)}
     names = []
     for layer in model.layers:
         if not isinstance(layer, ACTIVATIONS):
@@ -27,7 +28,7 @@ def activation_layers(model):
         before = producers.get(id(layer.input))
         if isinstance(before, DRSLayer):
             before = producers.get(id(before.input))
-        if type(before).__name__ == "Add":  # the layer, or the operation that `x + y` leaves in the graph
+        if type(before).__name__ == "Add":  # the layer and the operation have the same name
             names.append(layer.name)
     if not names:
         raise ValueError(f"model {model.name!r}: no activation follows an addition, expected a residual network")
@@ -120,7 +121,7 @@ def _mean_over_images(images, flags, batches):
     """Mean of each boolean tensor over all elements and all images; the counting is part of the compiled network."""
     counts = [keras.ops.sum(keras.ops.cast(flag, "int32"), axis=tuple(range(1, len(flag.shape)))) for flag in flags]
     counter = keras.Model(images, counts)
-    totals, n, elements = np.zeros(len(flags), dtype=np.int64), 0, 0
+    totals, n = np.zeros(len(flags), dtype=np.int64), 0
     for batch in _image_arrays(batches):
         if batch.ndim != 4 or not _fits(batch.shape[1:], images.shape[1:]):
             raise ValueError(
@@ -137,7 +138,7 @@ def _mean_over_images(images, flags, batches):
 
 def _image_arrays(batches):
     if isinstance(batches, keras.utils.PyDataset):  # it has a length, but iterating over it does not end
-        batches = (batches[index] for index in range(len(batches)))
+        batches = map(batches.__getitem__, range(len(batches)))
     for batch in batches:
         yield np.asarray(batch[0] if isinstance(batch, tuple | list) else batch)
 

@@ -91,7 +91,7 @@ def _head(model):
         raise ValueError(
             f"model {model.name!r}: expected the layers 'head_pool' (GlobalAveragePooling2D) and 'head_logits' (Dense)"
         )
-    producers = {id(operation.output): operation for operation in model.operations}
+    producers = {id(layer.output): layer for layer in model.layers}
     before = producers.get(id(dense.input))
     while isinstance(before, keras.layers.Dropout):
         before = producers.get(id(before.input))

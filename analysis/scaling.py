@@ -1,5 +1,6 @@
 """How far training moved the DRS layers from the identity: Byra 2021, section 3.5 and figure 7."""
 
+import keras
 import numpy as np
 import pandas as pd
 
@@ -29,7 +30,7 @@ def drs_deviations(model):
             continue
         for weight in layer.weights:
             part, parameter = weight.name.split("_")
-            deviation = np.abs(np.asarray(weight.numpy(), dtype=np.float64) - (parameter == "scale"))
+            deviation = np.abs(keras.ops.convert_to_numpy(weight).astype(np.float64) - (parameter == "scale"))
             rows.append((layer.name, part, parameter, deviation.mean(), deviation.max()))
     if not rows:
         raise ValueError(f"model {model.name!r} has no DRS layer")

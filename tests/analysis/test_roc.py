@@ -2,9 +2,6 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
-from sklearn.metrics import roc_curve as sklearn_roc_curve
-
 from medzoo.analysis import (
     auc,
     compare_bootstrap_wilcoxon,
@@ -12,6 +9,8 @@ from medzoo.analysis import (
     operating_point,
     roc_curve,
 )
+from sklearn.metrics import roc_auc_score
+from sklearn.metrics import roc_curve as sklearn_roc_curve
 
 
 def rated():

@@ -1,0 +1,121 @@
+import keras
+import numpy as np
+import pytest
+from medzoo.analysis import class_activation_map, overlay
+
+
+def network(units, dropout=False, size=(24, 32, 3)):
+    """A network whose last feature map is 3 by 4 pixels, an eighth of the input."""
+    keras.utils.set_random_seed(4)
+    images = keras.Input(size)
+    x = keras.layers.Rescaling(1 / 255)(images)
+    x = keras.layers.Conv2D(6, 5, strides=4, padding="same", activation="relu")(x)
+    x = keras.layers.Conv2D(7, 3, strides=2, padding="same", activation="relu")(x)
+    x = keras.layers.GlobalAveragePooling2D(name="head_pool")(x)
+    if dropout:
+        x = keras.layers.Dropout(0.5)(x)
+    logits = keras.layers.Dense(units, name="head_logits", bias_initializer="normal")(x)
+    activation = "sigmoid" if units == 1 else "softmax"
+    return keras.Model(images, keras.layers.Activation(activation, name="head_probabilities")(logits))
+
+
+def logits_and_bias(model, images):
+    dense = model.get_layer("head_logits")
+    return keras.Model(model.inputs, dense.output).predict(images, verbose=0), dense.get_weights()[1]
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(2).uniform(0, 255, (5, 24, 32, 3)).astype("float32")
+
+
+@pytest.mark.parametrize("dropout", [False, True])
+def test_mean_of_the_map_and_bias_are_the_logit(images, dropout):
+    """Zhou 2016, equation (1): the class score is the sum of its map over all positions."""
+    model = network(3, dropout)
+    logits, bias = logits_and_bias(model, images)
+    for index in range(3):
+        maps = class_activation_map(model, images, index)
+        assert maps.shape == (5, 24, 32)
+        assert maps.dtype == np.float32
+        np.testing.assert_allclose(maps.mean(axis=(1, 2)) + bias[index], logits[:, index], rtol=1e-5, atol=1e-6)
+    best = class_activation_map(model, images)
+    predicted = logits.argmax(axis=1)
+    np.testing.assert_allclose(best.mean(axis=(1, 2)) + bias[predicted], logits.max(axis=1), rtol=1e-5, atol=1e-6)
+
+
+def test_one_unit_explains_class_1_and_its_opposite(images):
+    model = network(1)
+    logits, bias = logits_and_bias(model, images)
+    maps = class_activation_map(model, images)
+    np.testing.assert_allclose(maps.mean(axis=(1, 2)) + bias[0], logits[:, 0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(class_activation_map(model, images, 1), maps)
+    np.testing.assert_array_equal(class_activation_map(model, images, 0), -maps)
+
+
+def test_the_map_is_the_weighted_feature_map_enlarged(images):
+    """At integer factors, the mean of each block of 8 by 8 pixels of a linear ramp is the ramp itself."""
+    model = network(2)
+    features = keras.Model(model.inputs, model.get_layer("head_pool").input).predict(images, verbose=0)
+    small = features @ model.get_layer("head_logits").get_weights()[0][:, 1]
+    large = class_activation_map(model, images, 1)
+    # Bilinear interpolation between pixel centres 8 apart: the first centre lies between pixels 3 and 4.
+    np.testing.assert_allclose(large[:, :4, :4], np.broadcast_to(small[:, :1, :1], (5, 4, 4)), rtol=1e-4, atol=1e-6)
+    between = small[:, 0, 0] + (small[:, 0, 1] - small[:, 0, 0]) * 0.5 / 8
+    np.testing.assert_allclose(large[:, 0, 4], between, rtol=1e-4, atol=1e-6)
+
+
+def test_the_map_finds_where_the_evidence_lies():
+    model = network(1)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Conv2D):  # every filter sums what it sees
+            layer.set_weights([np.ones_like(layer.get_weights()[0]), np.zeros_like(layer.get_weights()[1])])
+    dense = model.get_layer("head_logits")
+    dense.set_weights([np.ones_like(dense.get_weights()[0]), np.zeros(1)])
+    image = np.zeros((1, 24, 32, 3), "float32")
+    image[0, 16:, :8] = 255
+    row, column = np.unravel_index(class_activation_map(model, image)[0].argmax(), (24, 32))
+    assert row >= 12  # the lower left quarter
+    assert column < 16
+
+
+def test_overlay_shows_sign_and_strength():
+    image = np.full((1, 3, 1), 100.0)
+    coloured = overlay(image, np.array([[-2.0, 0.0, 2.0]]))
+    assert coloured.dtype == np.uint8
+    assert coloured.shape == (1, 3, 3)
+    against, nothing, evidence = coloured[0].astype(int)
+    assert nothing.tolist() == [100, 100, 100]
+    assert evidence[0] > evidence[2] + 30
+    assert against[2] > against[0] + 30
+    # The ends of RdBu are (103, 0, 31) and (5, 48, 97); opacity 0.6 leaves 40 of the grey 100.
+    assert evidence.tolist() == [102, 40, 59]
+    assert against.tolist() == [43, 69, 98]
+
+
+def test_overlay_of_an_empty_map_is_the_image():
+    image = np.random.default_rng(0).integers(0, 256, (4, 5, 3))
+    np.testing.assert_array_equal(overlay(image, np.zeros((4, 5))), image)
+
+
+def test_bad_input_gets_one_line(images):
+    model = network(1)
+    flat = keras.Sequential([keras.Input((24, 32, 3)), keras.layers.Flatten(), keras.layers.Dense(1)], name="flat")
+    image = keras.Input((24, 32, 3))
+    pooled = keras.layers.GlobalAveragePooling2D(name="head_pool")(image)
+    hidden = keras.layers.Dense(4, activation="relu")(pooled)
+    deep = keras.Model(image, keras.layers.Dense(1, name="head_logits")(hidden), name="deep")
+    cases = [
+        (lambda: class_activation_map(flat, images), "model 'flat': expected the layers 'head_pool'"),
+        (lambda: class_activation_map(deep, images), "'head_logits' does not follow 'head_pool'"),
+        (lambda: class_activation_map(model, images[0]), r"images: received shape \(24, 32, 3\)"),
+        (lambda: class_activation_map(model, images[:, :8]), r"images: received shape \(5, 8, 32, 3\)"),
+        (lambda: class_activation_map(model, images, 2), "class_index: received 2, expected 0 to 1"),
+        (lambda: class_activation_map(network(3), images, -1), "class_index: received -1, expected 0 to 2"),
+        (lambda: overlay(np.zeros((4, 5, 3)), np.zeros((5, 4))), r"heatmap: received shape \(5, 4\)"),
+        (lambda: overlay(np.zeros((4, 5)), np.zeros((4, 5))), r"image: received shape \(4, 5\)"),
+    ]
+    for call, message in cases:
+        with pytest.raises(ValueError, match=message) as error:
+            call()
+        assert "\n" not in str(error.value)

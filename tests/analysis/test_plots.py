@@ -1,0 +1,100 @@
+import io
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from medzoo.analysis import (
+    activation_rate_change_figure,
+    activation_rate_figure,
+    auc,
+    roc_figure,
+    scaling_deviation_figure,
+)
+
+
+def pixels(figure):
+    """The figure drawn: proof that it can be saved without a display."""
+    assert isinstance(figure, Figure)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="rgba", dpi=50)
+    return np.frombuffer(buffer.getvalue(), np.uint8)
+
+
+def curve(figure, label):
+    """Points of the one line whose label begins so."""
+    (line,) = [line for axes in figure.axes for line in axes.get_lines() if str(line.get_label()).startswith(label)]
+    return np.column_stack(line.get_data()).tolist()
+
+
+def test_roc_figure_draws_the_curve_and_names_its_interval():
+    # From the top score down: positive, negative, positive and negative tied, negative.
+    labels, scores = [1, 0, 1, 0, 0], [0.9, 0.7, 0.4, 0.4, 0.1]
+    figure = roc_figure({"DRS": (labels, scores), "by subject": (labels, scores, [1, 2, 3, 3, 4])})
+    expected = [(0, 0), (0, 0.5), (1 / 3, 0.5), (2 / 3, 1), (1, 1)]
+    np.testing.assert_allclose(curve(figure, "DRS"), expected)
+    low, high = auc(labels, scores)[1:3]
+    texts = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert texts[0] == f"DRS: 0.750 ({low:.3f} to {high:.3f})"
+    low, high = auc(labels, scores, subjects=[1, 2, 3, 3, 4])[1:3]
+    assert texts[1] == f"by subject: 0.750 ({low:.3f} to {high:.3f})"
+    assert np.ptp(pixels(figure)) == 255
+
+
+def test_rates_are_drawn_over_block_numbers():
+    tables = {
+        "feature extraction": pd.DataFrame({"layer": ["a", "b", "c"], "rate": [0.6, 0.5, 0.2]}),
+        "DRS": pd.DataFrame({"layer": ["a", "b", "c"], "rate": [0.6, 0.4, 0.1]}),
+    }
+    figure = activation_rate_figure(tables)
+    assert curve(figure, "feature") == [[1, 0.6], [2, 0.5], [3, 0.2]]
+    assert curve(figure, "DRS") == [[1, 0.6], [2, 0.4], [3, 0.1]]
+    pixels(figure)
+    changes = {"DRS": tables["DRS"].rename(columns={"rate": "change"})}
+    figure = activation_rate_change_figure(changes)
+    assert curve(figure, "DRS") == [[1, 0.6], [2, 0.4], [3, 0.1]]
+    pixels(figure)
+
+
+def deviations(parts):
+    rows = [
+        (f"block{block}", part, parameter, 0.01 * block, 0.05 * block + (0.01 if parameter == "bias" else 0))
+        for block in (1, 2)
+        for part in parts
+        for parameter in ("scale", "bias")
+    ]
+    return pd.DataFrame(rows, columns=["layer", "part", "parameter", "mean", "maximum"])
+
+
+def test_scaling_figure_has_a_panel_for_each_part_and_statistic():
+    figure = scaling_deviation_figure({"DRS": deviations(["spatial", "channel"])})
+    assert [axes.get_title() for axes in figure.axes] == ["spatial scaling S", "channel scaling D", "", ""]
+    assert [axes.get_ylabel()[:4] for axes in figure.axes] == ["mean", "", "maxi", ""]
+    for axes, expected in zip(figure.axes, [[0.01, 0.02]] * 2 + [[0.06, 0.11]] * 2, strict=True):
+        (line,) = [line for line in axes.get_lines() if line.get_label() == "DRS, bias"]
+        np.testing.assert_allclose(line.get_data(), [[1, 2], expected])
+    pixels(figure)
+
+
+def test_scaling_figure_without_a_spatial_part():
+    figure = scaling_deviation_figure({"DRS": deviations(["channel"])})
+    assert [axes.get_title() for axes in figure.axes] == ["channel scaling D", ""]
+    pixels(figure)
+
+
+@pytest.mark.parametrize(
+    "draw", [roc_figure, activation_rate_figure, activation_rate_change_figure, scaling_deviation_figure]
+)
+def test_nothing_to_draw_is_refused(draw):
+    with pytest.raises(ValueError, match="received an empty mapping"):
+        draw({})
+
+
+def test_figures_need_neither_pyplot_nor_keras():
+    code = (
+        "import sys; from medzoo.analysis import roc_figure; roc_figure({'x': ([0, 1, 0, 1], [1, 2, 3, 4])});"
+        "print([name for name in ('matplotlib.pyplot', 'keras', 'tensorflow') if name in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
