@@ -86,11 +86,11 @@ def test_overlay_shows_sign_and_strength():
     assert coloured.shape == (1, 3, 3)
     against, nothing, evidence = coloured[0].astype(int)
     assert nothing.tolist() == [100, 100, 100]
-    assert evidence[0] > evidence[2] + 30
-    assert against[2] > against[0] + 30
-    # The ends of RdBu are (103, 0, 31) and (5, 48, 97); opacity 0.6 leaves 40 of the grey 100.
-    assert evidence.tolist() == [102, 40, 59]
-    assert against.tolist() == [43, 69, 98]
+    # 60 % of vermilion (213, 94, 0) or of blue (0, 114, 178), and 40 of the grey 100.
+    assert evidence.tolist() == [168, 96, 40]
+    assert against.tolist() == [40, 108, 147]
+    half = overlay(image, np.array([[-1.0, 1.0, 2.0]]))[0].astype(int)  # 30 % of the colour, 70 of the grey
+    assert half[:2].tolist() == [[70, 104, 123], [134, 98, 70]]
 
 
 def test_overlay_of_an_empty_map_is_the_image():
