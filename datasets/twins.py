@@ -35,6 +35,7 @@ import pandas as pd
 import pooch
 from PIL import Image, ImageDraw, ImageFont
 from scipy import sparse
+from threadpoolctl import threadpool_limits
 
 from .images import convert_channels, read_image, resize_image
 from .table import check_table, image_paths
@@ -423,7 +424,7 @@ def _confirm(image, twin):
         return None
     tolerance = 0.02 * max(twin.pixels.shape)
     transform, inliers = cv2.estimateAffine2D(
-        first, second, method=cv2.RANSAC, ransacReprojThreshold=tolerance, maxIters=2000, confidence=0.99
+        first, second, method=cv2.RANSAC, ransacReprojThreshold=tolerance, maxIters=1000, confidence=0.99
     )
     if transform is None or inliers.sum() < INLIERS:
         return None
@@ -511,7 +512,8 @@ def _hash_file(path):
 def _each(function, items, title):
     """`function` of every item, in order, on all cores; shows progress on standard error."""
     items, results = list(items), []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    # One BLAS thread for each of ours: more of them spend their time waiting for each other.
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
         for number, result in enumerate(pool.map(function, items), start=1):
             results.append(result)
             if number * 20 // len(items) > (number - 1) * 20 // len(items):
