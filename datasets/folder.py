@@ -1,6 +1,7 @@
 """Anybody's own images: a folder of class subfolders, or a CSV file."""
 
 import csv
+import os
 from pathlib import Path
 
 from .images import image_files
@@ -95,6 +96,9 @@ def _read_rows(path):
                         f"{path}: row 1: no column {column!r} among {', '.join(header) or 'nothing'}, "
                         "expected image,label[,subject,split]"
                     )
+            for column in ("image", "label", "subject", "split"):
+                if header.count(column) > 1:
+                    raise ValueError(f"{path}: row 1: column {column!r} stands there twice, expected once")
             columns = [column for column in ("image", "label", "subject", "split") if column in header]
             for number, cells in enumerate(reader, start=2):
                 if not any(cell.strip() for cell in cells):
@@ -107,7 +111,10 @@ def _read_rows(path):
                 for column, value in row.items():
                     if not value:
                         raise ValueError(f"{path}: row {number}, column {column!r}: empty, expected a value")
-                file_path, where = path.parent.absolute() / row["image"], f"{path}: row {number}, column 'image'"
+                file_path, where = (
+                    Path(os.path.abspath(path.parent / row["image"])),
+                    f"{path}: row {number}, column 'image'",
+                )
                 if not file_path.is_file():
                     raise FileNotFoundError(
                         f"{where}: no such file {row['image']!r}, expected a path relative to the CSV file's folder"

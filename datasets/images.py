@@ -55,6 +55,8 @@ def decode_image(data, path):
         image = _decode_dicom(data) if _is_dicom(path, data) else _decode(data)
     except UnidentifiedImageError:
         raise ValueError(f"{path}: not an image, expected {KINDS}") from None
+    except _OtherKind as error:
+        raise ValueError(f"{path}: {error}") from None
     except Exception as error:  # decoders raise whatever they like on damaged files
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{path}: cannot be decoded ({reason}), expected a whole {KINDS} file") from error
@@ -108,11 +110,15 @@ def image_files(folder, recursive=False):
     )
 
 
+class _OtherKind(Exception):
+    """A whole file, but not of one image with 8 or 16 bits."""
+
+
 def _decode(data):
     with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "PPM", "TIFF")) as image:
         frames = getattr(image, "n_frames", 1)
         if frames > 1:
-            raise ValueError(f"it holds {frames} frames, and one image is one row of the table")
+            raise _OtherKind(f"it holds {frames} frames, expected one: each row of the table is one image")
         layout, maximum = _layout(image)
         image.load()  # before any other decoder: Pillow tells when a file is truncated
         if image.format == "PNG" and b"IEND" not in data:
@@ -129,7 +135,7 @@ def _decode(data):
             return np.asarray(image.convert("L"), "float32")[..., None]
         if image.mode in ("P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"):
             return np.asarray(image.convert("RGB"), "float32")
-        raise ValueError(f"pixels of mode {image.mode}, expected 8 or 16 unsigned bits")
+        raise _OtherKind(f"pixels of mode {image.mode}, expected 8 or 16 unsigned bits")
 
 
 def _layout(image):
@@ -159,7 +165,7 @@ def _decode_deep_colour(data, grey):
     """16-bit colour and grey with alpha, which Pillow rounds to 8 bits."""
     pixels = cv2.imdecode(np.frombuffer(data, "uint8"), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.dtype != np.uint16:
-        raise ValueError("16-bit colour in a layout that OpenCV does not read")
+        raise _OtherKind("16-bit colour in a layout that OpenCV does not read")
     colours = pixels[..., :1] if grey else pixels[..., 2::-1]
     return colours.astype("float32") * np.float32(255 / 65535)
 
@@ -171,10 +177,10 @@ def _is_dicom(path, data):
 def _decode_dicom(data):
     dataset = pydicom.dcmread(io.BytesIO(data))
     if "PixelData" not in dataset:
-        raise ValueError("a DICOM file without pixel data")
+        raise _OtherKind("a DICOM file without pixel data, expected an image")
     frames = int(dataset.get("NumberOfFrames") or 1)
     if frames > 1:
-        raise ValueError(f"it holds {frames} frames, and one image is one row of the table")
+        raise _OtherKind(f"it holds {frames} frames, expected one: each row of the table is one image")
     photometric = dataset.PhotometricInterpretation
     stored = pixel_array(dataset)  # YBR becomes RGB here
     if photometric == "PALETTE COLOR":

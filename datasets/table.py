@@ -86,7 +86,8 @@ def check_table(table):
         wrong = [row for row, value in enumerate(table[name]) if not isinstance(value, str) or not value]
         if wrong:
             value = table[name].iloc[wrong[0]]
-            raise ValueError(f"{title}: {name} of row {wrong[0]} is {value!r}, expected a non-empty string")
+            value = repr(value) if isinstance(value, str) else value
+            raise ValueError(f"{title}: {name} of row {wrong[0]} is {value}, expected a non-empty string")
     repeated = table["image"][table["image"].duplicated()]
     if len(repeated):
         raise ValueError(f"{title}: image {repeated.iloc[0]!r} stands in two rows, expected one")

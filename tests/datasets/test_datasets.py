@@ -1,0 +1,103 @@
+import shutil
+import subprocess
+import sys
+
+import pytest
+from medzoo import datasets
+from medzoo.datasets import fraction, k_folds, list_datasets, read, split
+
+
+@pytest.fixture
+def folder_of(busi_folder, tmp_path):
+    """Makes a small folder (or CSV file) of each registered dataset, with options that give it subjects."""
+
+    def csv():
+        rows = []
+        for label in ("benign", "malignant"):
+            for number in range(1, 15):
+                rows.append(f"{label}/{label} ({number}).png,{label},{label[0]}{number % 12}\n")
+        (tmp_path / "data" / "table.csv").write_text("image,label,subject\n" + "".join(rows))
+        return tmp_path / "data" / "table.csv", {}
+
+    shutil.copytree(busi_folder, tmp_path / "data", ignore=shutil.ignore_patterns("*_mask*"))
+    made = {
+        "busi": lambda: (tmp_path / "data", {}),
+        "csv": csv,
+        "folder": lambda: (tmp_path / "data", {"twins": True}),
+    }
+    return lambda name: made[name]()
+
+
+def assert_apart(table):
+    """No subject on two sides of any split."""
+    parts = {"train": 0.6, "validation": 0.2, "test": 0.2}
+    for seed in range(3):
+        assert (split(table, parts, seed).groupby("subject")["split"].nunique() == 1).all()
+        assert (k_folds(table, 3, seed).groupby("subject")["fold"].nunique() == 1).all()
+        kept = fraction(table, 0.5, seed)
+        assert not set(kept["subject"]) & set(table["subject"][~table["image"].isin(kept["image"])])
+
+
+@pytest.mark.parametrize("name", list_datasets())
+def test_no_subject_is_on_two_sides_of_a_split(name, folder_of):
+    path, options = folder_of(name)
+    table = read(name, path, **options)
+    assert table.attrs["subjects"] in ("named", "twins")
+    assert table["subject"].duplicated().any()  # or there would be nothing to keep apart
+    assert_apart(table)
+
+
+@pytest.mark.slow
+def test_no_twins_are_on_two_sides_of_a_split_of_the_real_busi(shared):
+    table = read("busi", shared / "data" / "busi")
+    subject = dict(zip(table["image"], table["subject"], strict=True))
+    # Twins that anyone's eye confirms, with contradictory labels.
+    assert subject["benign/benign (131).png"] == subject["malignant/malignant (51).png"]
+    assert subject["benign/benign (399).png"] == subject["malignant/malignant (93).png"]
+    assert_apart(table)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("bussi", "unknown dataset 'bussi': did you mean 'busi'?"),
+        ("Folder", "did you mean 'folder'?"),
+        ("imagenet", "unknown dataset 'imagenet': expected one of busi, csv, folder"),
+        (3, "unknown dataset 3"),
+    ],
+)
+def test_an_unknown_name_gets_the_nearest_right_one(name, message):
+    with pytest.raises(ValueError, match=message):
+        read(name, "anywhere")
+
+
+def test_options_reach_the_reader(busi_folder):
+    table = read("busi", busi_folder, classes=("normal", "malignant"), twins=False)
+    assert table.attrs["classes"] == ["normal", "malignant"]
+
+
+@pytest.mark.parametrize("name", datasets.__all__)
+def test_every_public_name_is_there(name):
+    assert getattr(datasets, name) is not None
+
+
+def loaded_by(code, *arguments):
+    """Which heavy packages a fresh interpreter holds after running the code."""
+    code += "\nprint(*({'keras', 'tensorflow', 'h5py', 'matplotlib', 'sklearn'} & set(sys.modules)))"
+    process = subprocess.run(
+        [sys.executable, "-c", "import sys\n" + code, *map(str, arguments)], capture_output=True, text=True, check=True
+    )
+    return set(process.stdout.split())
+
+
+def test_importing_and_listing_take_nothing_heavy():
+    assert loaded_by("from medzoo import datasets; datasets.list_datasets()") == set()
+
+
+def test_tables_and_splits_need_no_keras(busi_folder):
+    code = (
+        "from medzoo import datasets\n"
+        "table = datasets.read_busi(sys.argv[1], twins=False)\n"
+        "datasets.split(table, {'train': 0.5, 'test': 0.5}, seed=0)"
+    )
+    assert loaded_by(code, busi_folder) == set()
