@@ -87,7 +87,14 @@ def _whole(target, format):
 
 
 def _write_saved_model(model, path):
-    model.export(path, format="tf_saved_model", verbose=False)
+    import tensorflow
+
+    # Not `model.export`, which writes every weight twice (Keras 3.15): 190 MB for a ResNet50 in place of 95 MB.
+    image = tensorflow.TensorSpec(model.inputs[0].shape, "float32", name=model.inputs[0].name)
+    module = tensorflow.Module()
+    module.weights = [variable.value for variable in model.weights]
+    module.serve = tensorflow.function(lambda image: model(image, training=False), input_signature=[image])
+    tensorflow.saved_model.save(module, path, signatures={"serving_default": module.serve})
 
 
 def _run_saved_model(path, images):

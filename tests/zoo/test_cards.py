@@ -1,0 +1,90 @@
+import dataclasses
+import json
+import os
+
+import pytest
+
+from medzoo.zoo import Card
+
+WHOLE = {
+    "file": "weights.safetensors",
+    "sha256": "0" * 64,
+    "bytes": 10,
+    "storage": "float16",
+    "kind": "whole",
+    "backbone": None,
+    "logit_difference": 0.001,
+}
+GOLDEN = {"seed": 1, "logits": [[0.5], [0.25]], "tolerance": 0.001}
+
+
+@pytest.fixture
+def card_fields(fields):
+    return {**fields, "schema": 1, "weights": dict(WHOLE), "golden": dict(GOLDEN)}
+
+
+def test_a_card_survives_json(card_fields, tmp_path):
+    card = Card.from_dict(card_fields)
+    card.write(tmp_path / "card.json")
+    assert json.loads((tmp_path / "card.json").read_text()) == card_fields
+    assert Card.read(tmp_path / "card.json") == card
+    assert os.listdir(tmp_path) == ["card.json"]
+
+
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Card)])
+def test_each_field_is_needed(card_fields, field):
+    del card_fields[field]
+    with pytest.raises(ValueError, match=f"'{field}' is missing") as error:
+        Card.from_dict(card_fields)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"colour": "red"}, "'colour' is unknown"),
+        ({"schema": 2}, "'schema': received 2, expected 1"),
+        ({"name": "DRS ResNet"}, "received 'DRS ResNet', expected small letters, digits and hyphens"),
+        ({"name": "-drs"}, "received '-drs'"),
+        ({"version": 0}, "'version': received 0, expected 1 or more"),
+        ({"version": "1"}, "'version': received '1'"),
+        ({"version": True}, "'version': received True"),
+        ({"recipe": {"name": "drs", "command": "x"}}, "'recipe.paper' is missing"),
+        ({"recipe": None}, "'recipe': received None, expected a finite dict"),
+        ({"weights": {**WHOLE, "md5": "x"}}, "'weights.md5' is unknown"),
+        ({"weights": {**WHOLE, "file": "../../weights.safetensors"}}, "'weights.file': received '../../"),
+        ({"weights": {**WHOLE, "sha256": "12"}}, "'weights.sha256': received '12'"),
+        ({"weights": {**WHOLE, "storage": "int8"}}, "'weights.storage': received 'int8'"),
+        ({"weights": {**WHOLE, "kind": "delta"}}, "'weights.backbone': received None"),
+        ({"weights": {**WHOLE, "backbone": {}}}, "'weights.backbone': received {}, expected null"),
+        ({"weights": {**WHOLE, "logit_difference": float("nan")}}, "'weights.logit_difference': received nan"),
+        ({"classes": ["a", "b", "c"]}, "'classes': .* expected 2 names"),
+        ({"golden": {"seed": 1, "tolerance": 0.1}}, "'golden.outputs' is missing"),
+        ({"input": {"shape": [12, 10], "range": [0, 255], "resize": "x"}}, "'input.shape': received"),
+        ({"input": {"shape": [12, 10, 3], "range": [0, 1], "resize": "x"}}, "'input.range': received"),
+        ({"metrics": [{"name": "auc"}]}, r"'metrics\[0\].part' is missing"),
+    ],
+)
+def test_a_wrong_field_is_named_in_one_line(card_fields, change, message):
+    with pytest.raises(ValueError, match=message) as error:
+        Card.from_dict({**card_fields, **change})
+    assert "\n" not in str(error.value)
+
+
+def test_a_value_outside_its_interval_is_refused(card_fields):
+    card_fields["metrics"][0]["value"] = 0.99
+    with pytest.raises(ValueError, match=r"'metrics\[0\]': received \[0.8, 0.99, 0.95\]"):
+        Card.from_dict(card_fields)
+
+
+@pytest.mark.parametrize(("text", "message"), [("{", "Expecting"), ("[]", "expected a mapping"), ("{}", "missing")])
+def test_a_damaged_file_is_named(tmp_path, text, message):
+    (tmp_path / "card.json").write_text(text)
+    with pytest.raises(ValueError, match=rf"card\.json: .*{message}") as error:
+        Card.read(tmp_path / "card.json")
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="card.json: no such file"):
+        Card.read(tmp_path / "card.json")
