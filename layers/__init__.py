@@ -7,6 +7,6 @@ __getattr__, __dir__, __all__ = attach(
     names={
         "drs": ["DRSLayer", "add_drs"],
         "pixels": ["PixelNormalization"],
-        "surgery": ["rebuild", "resize_network"],
+        "surgery": ["rebuild", "resize_network", "split_at"],
     },
 )

@@ -2,6 +2,8 @@
 
 import keras
 
+from .._nearest import unknown
+
 
 def _copy_weights(new, old):
     if [w.shape for w in old.weights] != [w.shape for w in new.weights]:
@@ -69,9 +71,7 @@ def resize_network(model, size):
     ```
     """
     if len(size) != 2 or any(not isinstance(side, int) or side < 1 for side in size):
-        raise ValueError(
-            f"resize_network: received size {size!r}, expected (height, width) as positive integers"
-        )
+        raise ValueError(f"resize_network: received size {size!r}, expected (height, width) as positive integers")
 
     def transfer(new, old):
         if hasattr(new, "resample_from"):
@@ -80,3 +80,38 @@ def resize_network(model, size):
             _copy_weights(new, old)
 
     return rebuild(model, input_shape=(*size, model.input_shape[-1]), transfer=transfer)
+
+
+def split_at(model, layer_name):
+    """Cuts a network in two behind a layer: what lies before it, and what lies behind, both on the same weights.
+
+    Where the first part is frozen its output needs computing only once an image.
+
+    Args:
+        model: functional Keras model.
+        layer_name: the layer whose output alone connects the two parts.
+
+    Returns:
+        (before, behind): models with `behind(before(x)) == model(x)`.
+
+    Raises:
+        ValueError: when there is no such layer, or something bypasses it.
+
+    Example:
+
+    ```python
+    body, last_block = split_at(classifier, "conv5_block2_out")
+    ```
+    """
+    names = [layer.name for layer in model.layers]
+    if layer_name not in names:
+        raise ValueError(unknown("layer", layer_name, names))
+    cut = model.get_layer(layer_name).output
+    before = keras.Model(model.inputs, cut, name=f"{model.name}_before")
+    try:
+        behind = keras.Model(cut, model.outputs, name=f"{model.name}_behind")
+    except ValueError as error:
+        raise ValueError(
+            f"{layer_name}: other layers of {model.name!r} bypass it, so the network has no cut there"
+        ) from error
+    return before, behind

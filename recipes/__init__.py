@@ -1,1 +1,15 @@
-"""To come."""
+"""Papers as recipes: one file each, with `run`, `PROFILES`, `METHODS` and `PROTOCOLS`."""
+
+import importlib
+
+from .._nearest import unknown
+
+# Name of a recipe to its module in this folder.
+RECIPES = {"drs": "drs"}
+
+
+def recipe(name):
+    """The module of a recipe. Raises ValueError, with the nearest right name, when there is none."""
+    if name not in RECIPES:
+        raise ValueError(unknown("recipe", name, RECIPES))
+    return importlib.import_module(f"{__name__}.{RECIPES[name]}")

@@ -14,7 +14,7 @@ from .. import _cache
 from .._nearest import unknown
 from ..layers import PixelNormalization
 
-# ImageNet statistics on RGB in [0, 1] (torchvision) and means on BGR in [0, 255] (the "caffe" mode of keras.applications).
+# ImageNet statistics on RGB in [0, 1] (torchvision) and means on BGR in [0, 255] ("caffe" in keras.applications).
 TORCHVISION_PIXELS = {
     "mean": [value * 255 for value in (0.485, 0.456, 0.406)],
     "deviation": [value * 255 for value in (0.229, 0.224, 0.225)],
@@ -219,7 +219,8 @@ def backbone(name, weights="imagenet", input_shape=(224, 224, 3)):
     """
     found = record(name)
     image = keras.Input(input_shape, name="image")
-    model = found.build(PixelNormalization(**found.pixels, name="pixels")(image))
+    # In float32 whatever the precision: half precision would round pixels to whole grey levels.
+    model = found.build(PixelNormalization(**found.pixels, name="pixels", dtype="float32")(image))
     model = keras.Model(model.inputs, model.outputs, name=name)
     if weights is None:
         return model
@@ -280,9 +281,7 @@ def _imagenet_file(name, source):
                     _check_hash(path, source.hash)
                 return path
     try:
-        return Path(
-            pooch.retrieve(source.url, known_hash=source.hash, fname=official, path=_cache.folder("imagenet"))
-        )
+        return Path(pooch.retrieve(source.url, known_hash=source.hash, fname=official, path=_cache.folder("imagenet")))
     except Exception as error:  # pooch passes on whatever requests, urllib3 and the disk raise
         raise FileNotFoundError(
             f"ImageNet weights of {name}: no {' or '.join(source.files)} in MEDZOO_WEIGHTS ({folder or 'not set'}), "
@@ -295,9 +294,7 @@ def _check_hash(path, expected):
     algorithm, digits = expected.split(":")
     received = pooch.file_hash(path, alg=algorithm)
     if received != digits:
-        raise ValueError(
-            f"{path}: {algorithm} is {received}, expected {digits}: the file is cut off or altered"
-        )
+        raise ValueError(f"{path}: {algorithm} is {received}, expected {digits}: the file is cut off or altered")
 
 
 def _load_file(model, path, found):
@@ -313,14 +310,12 @@ def _load_file(model, path, found):
     elif path.suffix in (".npz", ".safetensors"):
         if not found.torchvision:
             raise ValueError(
-                f"{path}: {model.name} is built as in keras.applications, with strides in the first 1x1 convolution of a "
-                "block, where torchvision's network has them in the 3x3: expected a Keras weights file (.h5)"
+                f"{path}: {model.name} is built as in keras.applications, with strides in the first 1x1 convolution of "
+                "a block, where torchvision's network has them in the 3x3: expected a Keras weights file (.h5)"
             )
         _assign_torchvision(model, path)
     else:
-        raise ValueError(
-            f"{path}: received a {path.suffix or 'nameless'} file, expected .h5, .safetensors or .npz"
-        )
+        raise ValueError(f"{path}: received a {path.suffix or 'nameless'} file, expected .h5, .safetensors or .npz")
 
 
 TORCHVISION_BATCH_NORM = {

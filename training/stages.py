@@ -1,0 +1,88 @@
+"""Stages and schedules: which layers train, for how long and how fast."""
+
+from dataclasses import dataclass
+
+import keras
+
+from .._nearest import unknown
+from ..zoo.backbones import groups, match_layers
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a schedule. A schedule is a tuple of stages; each is compiled anew.
+
+    Attributes:
+        epochs: passes over the training images, at most.
+        learning_rate: of Adam, at the start of the stage.
+        train: groups (`"head"`, `"drs"`, `"stage4"`, ...) or patterns of layer names (`"conv5_block3_*"`); `"*"` is every
+            layer. Whatever is not named is frozen, its batch norm in inference mode.
+        weight_decay: decoupled weight decay of each step, relative to the learning rate (Loshchilov and Hutter 2019), on
+            kernels only: biases, batch norm and DRS are left alone.
+        beta_1, beta_2: Adam's decay rates of the first and second moment.
+        monitor: what is compared on the validation part: `"val_auc"`, `"val_accuracy"` (larger is better), `"val_loss"`.
+            The weights of the best epoch are kept.
+        patience: the stage ends after this many epochs without improvement; None for never.
+        decay, decay_epochs: the learning rate is multiplied by `decay` after every `decay_epochs` epochs without
+            improvement; None for never.
+    """
+
+    epochs: int
+    learning_rate: float
+    train: tuple[str, ...] = ("*",)
+    weight_decay: float = 0.0
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    monitor: str = "val_auc"
+    patience: int | None = None
+    decay: float = 1.0
+    decay_epochs: int | None = None
+
+    def __post_init__(self):
+        if self.monitor not in ("val_auc", "val_accuracy", "val_loss"):
+            raise ValueError(unknown("monitor", self.monitor, ("val_auc", "val_accuracy", "val_loss")))
+        if self.epochs < 1 or self.learning_rate <= 0 or self.weight_decay < 0:
+            raise ValueError(
+                f"stage: received epochs {self.epochs}, learning_rate {self.learning_rate}, weight_decay "
+                f"{self.weight_decay}, expected epochs of at least 1, a positive rate and a decay of at least 0"
+            )
+
+
+def set_trainable(model, train):
+    """Makes the layers that `train` names trainable and freezes all others.
+
+    Args:
+        model: functional Keras model.
+        train: groups and patterns, as in `Stage.train`.
+
+    Returns:
+        Number of trainable parameters.
+
+    Raises:
+        ValueError: when an entry of `train` names no layer.
+    """
+    names = [layer.name for layer in model.layers]
+    named = groups(model)
+    chosen = set()
+    for entry in train:
+        found = named.get(entry) or match_layers(names, [entry])
+        if not found:
+            raise ValueError(unknown("group or layer pattern", entry, [*named, "*"]))
+        chosen.update(found)
+    model.trainable = True
+    for layer in model.layers:
+        layer.trainable = layer.name in chosen
+    return sum(int(keras.ops.size(variable)) for variable in model.trainable_variables)
+
+
+def make_optimizer(model, stage):
+    """Adam as the stage has it, its weight decay on the kernels alone."""
+    if not stage.weight_decay:
+        return keras.optimizers.Adam(stage.learning_rate, stage.beta_1, stage.beta_2)
+    optimizer = keras.optimizers.AdamW(
+        stage.learning_rate, weight_decay=stage.weight_decay, beta_1=stage.beta_1, beta_2=stage.beta_2
+    )
+    optimizer.exclude_from_weight_decay(
+        var_list=[variable for variable in model.trainable_variables if not variable.path.endswith("/kernel")]
+    )
+    return optimizer
