@@ -3,7 +3,6 @@ import json
 import os
 
 import pytest
-
 from medzoo.zoo import Card
 
 WHOLE = {
@@ -86,5 +85,5 @@ def test_a_damaged_file_is_named(tmp_path, text, message):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="card.json: no such file"):
+    with pytest.raises(FileNotFoundError, match=r"card\.json: no such file"):
         Card.read(tmp_path / "card.json")

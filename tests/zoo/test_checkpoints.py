@@ -7,11 +7,10 @@ import sys
 import keras
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
-
 from medzoo import zoo
 from medzoo.zoo import Card, store
 from medzoo.zoo.checkpoints import backbone_share, golden_input, golden_outputs
+from safetensors.numpy import load_file, save_file
 
 IMAGES = np.random.default_rng(0).uniform(0, 255, (3, 12, 10, 3)).astype("float32")
 
@@ -130,7 +129,7 @@ def test_a_card_that_describes_another_model_is_refused(tiny_model, fields, tmp_
 
 def test_missing_weights_are_an_error(checkpoint):
     (checkpoint / "weights.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match="no such file, expected .* bytes with sha256") as error:
+    with pytest.raises(FileNotFoundError, match=r"no such file, expected .* bytes with sha256") as error:
         zoo.load(checkpoint)
     assert one_line(error)
 
@@ -255,7 +254,7 @@ def test_a_delta_never_lands_on_other_weights(tiny_model, fields, tmp_path, tiny
         return build_other
 
     monkeypatch.setitem(builders.BUILDERS, "tiny", other(1.002))
-    with pytest.raises(ValueError, match="'conv1/kernel' has norm .*: the delta was made on other weights") as error:
+    with pytest.raises(ValueError, match=r"'conv1/kernel' has norm .*: the delta was made on other weights") as error:
         zoo.load(tmp_path / "delta")
     assert one_line(error)
     monkeypatch.setitem(builders.BUILDERS, "tiny", other(1.0005))
@@ -281,7 +280,7 @@ def test_verify_finds_other_outputs(checkpoint):
     fields = json.loads((checkpoint / "card.json").read_text())
     fields["golden"]["logits"][1][0] += 2 * fields["golden"]["tolerance"]
     (checkpoint / "card.json").write_text(json.dumps(fields))
-    with pytest.raises(ValueError, match="received logits that differ by .* from the golden ones") as error:
+    with pytest.raises(ValueError, match=r"received logits that differ by .* from the golden ones") as error:
         zoo.verify(checkpoint)
     assert one_line(error)
 

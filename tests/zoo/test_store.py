@@ -8,7 +8,6 @@ import zipfile
 from pathlib import Path
 
 import pytest
-
 from medzoo import zoo
 from medzoo.zoo import Card, store
 
@@ -154,7 +153,7 @@ def test_a_cut_off_download_leaves_nothing(server, cache, name):
 
 
 def test_a_dead_server_is_named(cache):
-    with pytest.raises(ConnectionError, match="http://127.0.0.1:9/x.zip: the download failed") as error:
+    with pytest.raises(ConnectionError, match=r"http://127\.0\.0\.1:9/x\.zip: the download failed") as error:
         zoo.load("http://127.0.0.1:9/x.zip")
     assert "\n" not in str(error.value)
 
@@ -212,9 +211,14 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     with store.whole_folder(target) as folder:
         (folder / "a").write_text("1")
         assert not target.exists()
-    with pytest.raises(KeyboardInterrupt), store.whole_folder(target) as folder:
-        (folder / "b").write_text("2")
-        raise KeyboardInterrupt
+
+    def interrupted():
+        with store.whole_folder(target) as folder:
+            (folder / "b").write_text("2")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert [path.name for path in files(tmp_path)] == ["a"]
     with store.whole_folder(target) as folder:
         (folder / "c").write_text("3")
