@@ -133,9 +133,9 @@ PROFILES = {
         fine_tuning_learning_rates=(0.0001,),
         beta_1=(0.9,),
         repeats=1,
-        epochs=8,
+        epochs=10,
         monitor="val_auc",
-        variants=4,
+        variants=8,
         precision="mixed_bfloat16",
     ),
 }
