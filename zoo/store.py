@@ -80,6 +80,9 @@ def find(name):
         return _from_url(text)
     if text.endswith(".zip"):
         return _from_archive(Path(text))
+    if re.fullmatch("[a-z0-9-]+", text) and (WEIGHTS / text / "card.json").is_file():
+        # A damaged or unwritable cache does not come between a user and what is packaged.
+        return WEIGHTS / text
     folders = _checkpoints()
     if text in folders:
         return folders[text]

@@ -95,6 +95,14 @@ def test_models_are_listed_by_pattern_and_modality(packaged, cache):
     assert zoo.list_models("tiny*", modality="dermoscopy") == []
 
 
+def test_a_damaged_cache_does_not_hide_what_is_packaged(packaged, cache):
+    (cache / "checkpoints" / "damaged").mkdir(parents=True)
+    (cache / "checkpoints" / "damaged" / "card.json").write_text("{")
+    assert store.find("tiny-busi") == packaged
+    with pytest.raises(ValueError, match=r"damaged.card\.json: Expecting"):
+        zoo.list_models()
+
+
 def test_an_unknown_name_gets_the_nearest_right_one(packaged, cache):
     with pytest.raises(ValueError, match="unknown checkpoint 'tini-busi': did you mean 'tiny-busi'") as error:
         zoo.card("tini-busi")
