@@ -13,10 +13,10 @@ from pathlib import Path
 def atomic(path):
     """Gives a temporary path in the same folder, moved to `path` when the block ends well and removed when it does not.
 
-    The temporary path may become a file or a folder; an existing file or folder at `path` is replaced.
+    The temporary path may become a file or a folder, and ends in the name of `path`; what is at `path` is replaced.
 
     Raises:
-        OSError: with one line that names `path`, when the disk is full or cannot be written.
+        OSError: with one line that names `path`, when it cannot be written, as when the disk is full.
 
     Example:
 
@@ -26,21 +26,36 @@ def atomic(path):
     ```
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    mark = uuid.uuid4().hex[:8]
+    temporary = path.with_name(f".part-{mark}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        if temporary.is_dir() and path.is_dir():
-            shutil.rmtree(path)
-        os.replace(temporary, path)
+        _move(temporary, path, path.with_name(f".older-{mark}-{path.name}"))
     except BaseException as error:
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
         else:
             temporary.unlink(missing_ok=True)
         if is_disk_full(error):
-            raise OSError(errno.ENOSPC, f"{path}: the disk is full; nothing was changed there") from error
+            raise OSError(errno.ENOSPC, "the disk is full, nothing was changed", str(path)) from error
+        if isinstance(error, OSError) and str(temporary) in str(error.filename or temporary):
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
+
+
+def _move(temporary, path, older):
+    if not path.is_dir():
+        os.replace(temporary, path)
+        return
+    # A folder cannot be replaced in one step: two renames, so that at no time half a folder bears the name.
+    os.replace(path, older)
+    try:
+        os.replace(temporary, path)
+    except BaseException:
+        os.replace(older, path)
+        raise
+    shutil.rmtree(older)
 
 
 def is_disk_full(error):
@@ -50,8 +65,9 @@ def is_disk_full(error):
 
 def write_json(path, content):
     """Writes `content` as indented JSON, whole or not at all."""
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with atomic(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
 
 
 def read_json(path):

@@ -107,9 +107,9 @@ def split_at(model, layer_name):
     if layer_name not in names:
         raise ValueError(unknown("layer", layer_name, names))
     cut = model.get_layer(layer_name).output
-    before = keras.Model(model.inputs, cut, name=f"{model.name}_before")
+    before = keras.Model(model.inputs[0], cut, name=f"{model.name}_before")
     try:
-        behind = keras.Model(cut, model.outputs, name=f"{model.name}_behind")
+        behind = keras.Model(cut, model.outputs[0], name=f"{model.name}_behind")
     except ValueError as error:
         raise ValueError(
             f"{layer_name}: other layers of {model.name!r} bypass it, so the network has no cut there"

@@ -453,7 +453,8 @@ def finish_method(context, name, folder, verbose):
     metrics = measure(predictions, parts.table.attrs["classes"])
     write_table(folder / "predictions.csv", predictions)
     zoo.save_checkpoint(model, folder / "model", card_fields(context, name, cell, metrics))
-    zoo.export(model, "saved_model", folder / "model" / "saved_model")
+    if keras.backend.backend() == "tensorflow":  # elsewhere `publish` writes it
+        zoo.export(model, "saved_model", folder / "model")
     trainable = sum(int(keras.ops.size(variable)) for variable in model.trainable_variables)
     result = {key: interval._asdict() for key, interval in metrics.items()}
     write_json(folder / "metrics.json", {"cell": cell, "trainable_parameters": trainable, **result})

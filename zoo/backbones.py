@@ -119,7 +119,7 @@ def _resnet18(pixels):
             x = relu(convolution(x, filters, 3, strides, f"{name}_1"), f"{name}_1_relu")
             x = convolution(x, filters, 3, 1, f"{name}_2")
             x = relu(keras.layers.Add(name=f"{name}_add")([shortcut, x]), f"{name}_out")
-    return keras.Model(keras.utils.get_source_inputs(pixels), x)
+    return keras.Model(keras.utils.get_source_inputs(pixels)[0], x)
 
 
 def _application(name):
@@ -221,7 +221,7 @@ def backbone(name, weights="imagenet", input_shape=(224, 224, 3)):
     image = keras.Input(input_shape, name="image")
     # In float32 whatever the precision: half precision would round pixels to whole grey levels.
     model = found.build(PixelNormalization(**found.pixels, name="pixels", dtype="float32")(image))
-    model = keras.Model(model.inputs, model.outputs, name=name)
+    model = keras.Model(image, model.outputs[0], name=name)
     if weights is None:
         return model
     path = _imagenet_file(name, found.imagenet) if weights == "imagenet" else Path(weights)

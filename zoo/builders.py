@@ -84,4 +84,4 @@ def attach_head(body, classes):
     probabilities = keras.layers.Activation(
         "sigmoid" if units == 1 else "softmax", dtype="float32", name="head_probabilities"
     )(logits)
-    return keras.Model(body.inputs, probabilities, name=body.name)
+    return keras.Model(body.inputs[0], probabilities, name=body.name)

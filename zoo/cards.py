@@ -3,10 +3,10 @@
 import dataclasses
 import json
 import math
-import os
 import re
-import tempfile
 from pathlib import Path
+
+from .._files import write_json
 
 SCHEMA = 1
 
@@ -191,17 +191,7 @@ class Card:
 
     def write(self, path):
         """Writes the card as JSON, whole or not at all."""
-        path = Path(path)
-        text = json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-        try:
-            with open(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        write_json(path, dataclasses.asdict(self))
 
 
 def check_name(name):

@@ -1,8 +1,6 @@
 """Checkpoints: a model as a card and a file of weights, saved, loaded and verified."""
 
 import datetime
-import os
-import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,10 +9,11 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from .._files import atomic
 from .backbones import backbone
 from .builders import build
 from .cards import SCHEMA, Card
-from .store import check_weights, file_sha256, find, whole_folder
+from .store import check_weights, file_sha256, find
 
 WEIGHTS_FILE = "weights.safetensors"
 # The layer that `classes=` replaces, and whose outputs are the logits.
@@ -112,7 +111,8 @@ def save_checkpoint(model, folder, card_fields, storage="float32", delta=False):
             "weights": "imagenet",
             "kernel_norms": {path: _norm(array) for path, array in supplied.items()},
         }
-    with whole_folder(folder) as temporary:
+    with atomic(folder) as temporary:
+        temporary.mkdir()
         path = temporary / WEIGHTS_FILE
         save_weights(model, path, storage, leave_out=supplied)
         weights = {
@@ -204,17 +204,8 @@ def save_weights(model, path, storage="float32", leave_out=()):
             if not np.isfinite(array).all():
                 raise ValueError(f"{path}: received {name} with values that are not finite in {storage}")
             arrays[name] = np.ascontiguousarray(array)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with open(handle, "wb") as file:
-            file.write(save(arrays))
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException as error:
-        os.unlink(temporary)
-        if isinstance(error, OSError):
-            raise OSError(error.errno, error.strerror, str(path)) from None
-        raise
+    with atomic(path) as temporary:
+        temporary.write_bytes(save(arrays))
 
 
 def load_weights(model, path):

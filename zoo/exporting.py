@@ -1,17 +1,13 @@
 """Exported files for programs that have no medzoo, each reloaded and compared with the model before it is kept."""
 
-import contextlib
-import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import keras
 import numpy as np
 
+from .._files import atomic
 from .._nearest import unknown
 from .checkpoints import GOLDEN_SEED, golden_input, load
-from .store import whole_folder
 
 # Of the outputs, relative to the largest one where that is above 1.
 TOLERANCE = 1e-6
@@ -50,15 +46,13 @@ def export(model, format, out):
         raise ValueError(f"export format {format!r}: received the {backend} backend, expected tensorflow")
     if not isinstance(model, keras.Model):
         model = load(model)
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
     name, write, run = _WRITERS[format]
-    target = out / name
+    target = Path(out) / name
     # Of a model made from a list of one input, the exported file would want a list too.
     model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     images = golden_input(model.inputs[0].shape[1:], GOLDEN_SEED)
     expected = keras.ops.convert_to_numpy(model(images, training=False))
-    with _whole(target, format) as path:
+    with atomic(target) as path:
         write(model, path)
         received = np.asarray(run(path, images))
         scale = max(1.0, float(np.abs(expected).max()))
@@ -69,21 +63,6 @@ def export(model, format, out):
                 f"at most {TOLERANCE * scale:.3g}; it was removed"
             )
     return target
-
-
-@contextlib.contextmanager
-def _whole(target, format):
-    """A path to write to that becomes `target` when the block ends well, and vanishes when it does not."""
-    if format == "saved_model":
-        with whole_folder(target) as path:
-            yield path
-    else:
-        folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
-        try:
-            yield folder / target.name
-            os.replace(folder / target.name, target)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write_saved_model(model, path):

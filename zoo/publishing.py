@@ -1,16 +1,16 @@
 """From a finished run to a checkpoint that anyone loads by name, and to a release archive."""
 
 import json
-import os
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
+from .._files import atomic
 from . import store
 from .builders import build
 from .cards import Card, check_name
 from .checkpoints import WEIGHTS_FILE, backbone_share, load_weights, save_checkpoint
+from .exporting import export
 
 # A model is stored as a delta when less than this share of its bytes differs from its backbone.
 DELTA_SHARE = 0.25
@@ -61,15 +61,15 @@ def publish(run, name, into=None, archive=None):
     if archive.exists():
         raise FileExistsError(f"{archive}: received an archive that exists, expected a new file")
     saved_model = source / "saved_model"
-    if not (saved_model / "saved_model.pb").is_file():
-        raise FileNotFoundError(f"{saved_model}: received no SavedModel, expected one to put into the archive")
 
     fields = {**_draft(source / "card.json"), "name": name, "version": version}
     model = build(fields["build"], weights=None)
     load_weights(model, source / WEIGHTS_FILE)
+    if not (saved_model / "saved_model.pb").is_file():
+        export(model, "saved_model", source)  # a run on another backend than TensorFlow has none
     arguments = fields["build"]["arguments"]
     delta = "backbone" in arguments and 1 - backbone_share(model, arguments) < DELTA_SHARE
-    with store.whole_folder(folder) as temporary:
+    with atomic(folder) as temporary:
         card = save_checkpoint(model, temporary, fields, storage="float32" if delta else "float16", delta=delta)
         _write_archive(archive, name, temporary, saved_model)
     return Published(folder, archive, card)
@@ -113,18 +113,10 @@ def _write_archive(path, name, folder, saved_model):
     for file in sorted(saved_model.rglob("*")):
         if file.is_file():
             members[f"{name}/saved_model/{file.relative_to(saved_model).as_posix()}"] = file
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with open(handle, "wb") as target, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as file:
-            for member, content in members.items():
-                # A fixed date, so that the archive depends on its content alone.
-                entry = zipfile.ZipInfo(member, (1980, 1, 1, 0, 0, 0))
-                entry.compress_type = zipfile.ZIP_DEFLATED
-                entry.external_attr = 0o644 << 16
-                file.writestr(entry, content.read_bytes())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with atomic(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as file:
+        for member, content in members.items():
+            # A fixed date, so that the archive depends on its content alone.
+            entry = zipfile.ZipInfo(member, (1980, 1, 1, 0, 0, 0))
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.external_attr = 0o644 << 16
+            file.writestr(entry, content.read_bytes())

@@ -1,11 +1,9 @@
 """Finds a checkpoint by name, folder, release archive or URL, and verifies it before anyone loads it."""
 
-import contextlib
 import hashlib
 import importlib.util
 import os
 import re
-import shutil
 import stat
 import tempfile
 import zipfile
@@ -125,33 +123,6 @@ def file_sha256(path):
     """SHA-256 of a file in hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextlib.contextmanager
-def whole_folder(target):
-    """Gives a temporary folder that becomes `target` when the block ends well, and vanishes when it does not.
-
-    An older `target` is replaced: two renames, so that at no time half a folder bears its name.
-    """
-    target = Path(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
-    os.chmod(temporary, 0o755)
-    try:
-        yield temporary
-        if target.exists():
-            older = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-older-"))
-            os.replace(target, older)
-            try:
-                os.replace(temporary, target)
-            except BaseException:
-                os.replace(older, target)
-                raise
-            shutil.rmtree(older)
-        else:
-            os.replace(temporary, target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _checkpoints():

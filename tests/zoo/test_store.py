@@ -214,26 +214,6 @@ def test_an_archive_with_a_link_is_refused(archive, cache):
         zoo.load(archive)
 
 
-def test_a_folder_appears_whole_or_not_at_all(tmp_path):
-    target = tmp_path / "target"
-    with store.whole_folder(target) as folder:
-        (folder / "a").write_text("1")
-        assert not target.exists()
-
-    def interrupted():
-        with store.whole_folder(target) as folder:
-            (folder / "b").write_text("2")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert [path.name for path in files(tmp_path)] == ["a"]
-    with store.whole_folder(target) as folder:
-        (folder / "c").write_text("3")
-    assert [path.name for path in files(tmp_path)] == ["c"]
-    assert os.listdir(tmp_path) == ["target"]
-
-
 PUBLISHED = sorted(path.parent for path in store.WEIGHTS.glob("*/card.json"))
 
 
