@@ -7,12 +7,16 @@ __getattr__, __dir__, __all__ = attach(
     names={
         "activations": ["activation_layers", "activation_rate", "activation_rate_change"],
         "heatmaps": ["class_activation_map", "overlay"],
+        "demonstration": ["demonstrate"],
+        "phantoms": ["draw_phantom"],
+        "pictures": ["prediction_figure"],
         "plots": [
             "activation_rate_change_figure",
             "activation_rate_figure",
             "roc_figure",
             "scaling_deviation_figure",
         ],
+        "predicting": ["heatmap_overlays", "predict_images", "prepare_image", "write_heatmaps"],
         "roc": [
             "Comparison",
             "Interval",

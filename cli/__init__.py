@@ -1,1 +1,5 @@
-"""To come."""
+"""The `medzoo` command."""
+
+from .command import main
+
+__all__ = ["main"]

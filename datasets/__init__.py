@@ -16,7 +16,7 @@ READERS = {
 
 __getattr__, __dir__, _lazy_names = attach(
     __name__,
-    modules=["batches", "busi", "cache", "folder", "images", "splits", "table", "twins"],
+    modules=["batches", "busi", "cache", "folder", "images", "splits", "table", "tree", "twins"],
     names={
         "batches": ["Batches", "class_weights"],
         "busi": ["read_busi"],
@@ -25,6 +25,7 @@ __getattr__, __dir__, _lazy_names = attach(
         "images": ["read_image", "resize_image"],
         "splits": ["fraction", "k_folds", "split"],
         "table": ["check_table", "encode_labels", "image_paths", "image_table"],
+        "tree": ["read_tree"],
         "twins": ["find_twins", "twin_subjects"],
     },
 )
