@@ -331,7 +331,7 @@ def train_cell(parts, settings, method, cell, folder, verbose=1):
 
 
 def choose_cell(parts, settings, method, folder, verbose=1):
-    """Trains every cell of the grid and returns (name, model) of the best on the validation part; the first of equals."""
+    """Trains every cell of the grid. Returns (name, model) of the best on the validation part, the first of equals."""
     best = None
     for number, (name, cell) in enumerate(cells := grid(settings, method).items(), start=1):
         print(f"{method.title}: {name} ({number} of {len(cells)})", flush=True)
@@ -480,7 +480,8 @@ def card_fields(context, name, cell, metrics):
         "input": {
             "shape": [chosen.image_size, chosen.image_size, 3],
             "range": [0, 255],
-            "resize": "bilinear with antialiasing to the shape, the aspect ratio ignored; grey repeated to three channels",
+            "resize": "bilinear with antialiasing to the shape, the aspect ratio ignored; grey repeated to three "
+            "channels",
         },
         "classes": table.attrs["classes"],
         "data": {
@@ -579,10 +580,11 @@ def report_text(context, finished, table):
         f"{SUBJECT_SOURCES[data.attrs['subjects']]} {twins} of the {n} test images have a twin in the training or "
         "validation part.",
         "",
-        "Intervals hold 95 %: DeLong, or a bootstrap by subject where subjects repeat; they do not hold the spread between "
-        "trainings. p: paired DeLong against feature extraction; in brackets the paper's rank-sum test on bootstrapped "
-        "AUCs, whose p-value shrinks with the number of resamples. Accuracy, sensitivity and specificity at the point of "
-        "the test ROC curve nearest the upper left corner, as in the paper: chosen on the test part itself.",
+        "Intervals hold 95 %: DeLong, or a bootstrap by subject where subjects repeat; they do not hold the spread "
+        "between trainings. p: paired DeLong against feature extraction; in brackets the paper's rank-sum test on "
+        "bootstrapped AUCs, whose p-value shrinks with the number of resamples. Accuracy, sensitivity and specificity "
+        "at the point of the test ROC curve nearest the upper left corner, as in the paper: chosen on the test part "
+        "itself.",
         "",
         "| method | parameters trained | AUC (95 % interval) | paper | p | accuracy | sensitivity | specificity |",
         "|---|---|---|---|---|---|---|---|",

@@ -14,8 +14,8 @@ def affine_augmentation(flip=True, rotation=10.0, zoom=0.1, shift=0.1, seed=0):
         seed: of all random generators; their state is part of what `fit_stages` saves.
 
     Returns:
-        `keras.Sequential` on `(batch, height, width, channels)`, inert in inference. Computes in float32: half precision
-        would round pixels in [0, 255] to whole grey levels. What comes in from outside the image is black.
+        `keras.Sequential` on `(batch, height, width, channels)`, inert in inference. Computes in float32: half
+        precision would round pixels in [0, 255] to whole grey levels. What comes in from outside the image is black.
     """
     black = {"fill_mode": "constant", "fill_value": 0.0, "dtype": "float32"}
     layers = [

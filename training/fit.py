@@ -3,6 +3,8 @@
 import csv
 import importlib.util
 import json
+import re
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,17 +23,17 @@ LOSSES = {1: "binary_crossentropy"}
 def fit_stages(model, stages, train, validation, run, augmentation=None, verbose=1):
     """Trains a model through a schedule, with the best epoch's weights kept, and can be stopped and started again.
 
-    Each stage is compiled anew, so that what it freezes and decays is in force. After every epoch the state (weights that
-    move, optimiser, random generators, patience, learning rate) is written to the run folder; called again with the same
-    folder, a finished stage is loaded and an interrupted one goes on after its last whole epoch. On a CPU the weights are
-    then the same, bit for bit, as without the interruption.
+    Each stage is compiled anew, so that what it freezes and decays is in force. After every epoch the state (weights
+    that move, optimiser, random generators, patience, learning rate) is written to the run folder; called again with the
+    same folder, a finished stage is loaded and an interrupted one goes on after its last whole epoch. On a CPU the
+    weights are then the same, bit for bit, as without the interruption.
 
     Args:
         model: functional `keras.Model` from pixels to probabilities: one unit with a sigmoid, or a softmax. Changed in
             place.
         stages: tuple of `Stage`.
         train: `Batches` of the training part, with class and sample weights in it.
-        validation: `Batches` of the validation part, not shuffled, both classes in it.
+        validation: `Batches` of the validation part, not shuffled, every class in it.
         run: folder for `stage-0/`, `stage-1/`, ... each with `history.csv`, `tensorboard/` (where TensorFlow is the
             backend), `state.safetensors` while it lasts and `best.safetensors`.
         augmentation: Keras layer applied to the training images on the training device; None for none.
@@ -42,8 +44,8 @@ def fit_stages(model, stages, train, validation, run, augmentation=None, verbose
         val_accuracy, val_auc`. `val_auc` is exact (not a thresholded sum).
 
     Raises:
-        ValueError: when the validation part has one class only, when a stage trains nothing, or when the folder holds the
-            state of other stages.
+        ValueError: when the validation part lacks a class, when a stage trains nothing, or when the folder holds the
+            state of another model or of other stages.
         OSError: when the disk is full; the last state stays usable.
 
     Example:
@@ -55,10 +57,11 @@ def fit_stages(model, stages, train, validation, run, augmentation=None, verbose
     """
     run = Path(run)
     labels = np.concatenate([np.ravel(validation[index][1]) for index in range(len(validation))])
-    if len(np.unique(labels)) < 2:
+    classes = max(2, model.output_shape[-1])
+    if set(np.unique(labels)) != set(range(classes)):
         raise ValueError(
-            f"validation part: {len(labels)} images, all of class {labels[0] if len(labels) else None}; "
-            "expected at least two classes, since the best epoch is chosen on it"
+            f"validation part: {len(labels)} images of class {', '.join(map(str, np.unique(labels)))}; "
+            f"expected all of the {classes} classes, since the best epoch is chosen on it"
         )
     history = []
     for index, stage in enumerate(stages):
@@ -71,11 +74,13 @@ def fit_stages(model, stages, train, validation, run, augmentation=None, verbose
 def _fit_stage(model, index, stage, train, validation, labels, folder, augmentation, verbose):
     if not set_trainable(model, stage.train):
         raise ValueError(f"stage {index}: {stage.train} holds no parameter that can be trained")
-    best = {variable.path: variable for variable in _moving_variables(model)}
-    description = json.dumps(asdict(stage), sort_keys=True)
-    finished = _read(folder / "best.safetensors", description)
+    best = _by_path(_moving_variables(model))
+    random = [] if augmentation is None else augmentation.variables
+    finished = _read(folder / "best.safetensors", stage)
     if finished and finished[0]["finished"]:
         _assign(best, finished[1], folder / "best.safetensors")
+        for variable, value in zip(random, finished[0].get("random", ()), strict=False):
+            variable.assign(np.array(value, variable.dtype))
         return _read_history(folder / "history.csv")
 
     trainer = model
@@ -87,17 +92,18 @@ def _fit_stage(model, index, stage, train, validation, labels, folder, augmentat
         optimizer=make_optimizer(model, stage),
         loss=LOSSES.get(units, "sparse_categorical_crossentropy"),
         metrics=["accuracy", keras.metrics.AUC(name="auc")] if units == 1 else ["accuracy"],
+        auto_scale_loss=False,  # Keras would look at the precision of `trainer`, which has no layers of its own
         # TensorFlow's XLA doubles the time of a training step on a CPU.
         jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
     )
     trainer.optimizer.build(trainer.trainable_variables)
-    progress = _Progress(model, stage, index, train, validation, labels, folder, description, trainer, best)
+    progress = _Progress(model, stage, index, train, validation, labels, folder, trainer, best, random)
     progress.restore()
     callbacks = [progress]
     if keras.backend.backend() == "tensorflow" and importlib.util.find_spec("tensorboard"):
         callbacks.append(keras.callbacks.TensorBoard(str(folder / "tensorboard"), write_graph=False))
     if not progress.is_over():
-        # Batches shuffles by itself, a pure function of seed and epoch; Keras would shuffle again by a hidden generator.
+        # Batches shuffles by itself, a pure function of seed and epoch; Keras would again, by a hidden generator.
         trainer.fit(
             train,
             epochs=stage.epochs,
@@ -110,15 +116,15 @@ def _fit_stage(model, index, stage, train, validation, labels, folder, augmentat
 
 
 class _Progress(keras.callbacks.Callback):
-    """Validation, best weights, learning-rate decay, early stopping, log and state of one stage, in one place so that all
-    of it is resumed together."""
+    """Validation, best weights, learning-rate decay, early stopping, log and state of one stage, in one place so that
+    all of it is resumed together."""
 
-    def __init__(self, network, stage, index, train, validation, labels, folder, description, trainer, best):
+    def __init__(self, network, stage, index, train, validation, labels, folder, trainer, best, random):
         super().__init__()
         self.network, self.stage, self.index = network, stage, index
         self.train, self.validation, self.labels = train, validation, labels
-        self.folder, self.description = folder, description
-        self.best = best
+        self.folder = folder
+        self.best, self.random = best, random
         # Numbered, since Keras counts up the names of random generators over the life of a process.
         moving = [*_moving_variables(trainer), *trainer.optimizer.variables]
         self.moving = {f"{number:05d}": variable for number, variable in enumerate(moving)}
@@ -131,7 +137,7 @@ class _Progress(keras.callbacks.Callback):
 
     def restore(self):
         path = self.folder / "state.safetensors"
-        found = _read(path, self.description)
+        found = _read(path, self.stage)
         if found:
             state, arrays = found
             _assign(self.moving, arrays, path)
@@ -172,10 +178,12 @@ class _Progress(keras.callbacks.Callback):
     def finish(self):
         """Loads the best epoch's weights, writes the log and marks the stage as finished."""
         path = self.folder / "best.safetensors"
-        _, arrays = _read(path, self.description)
+        _, arrays = _read(path, self.stage)
         _assign(self.best, arrays, path)
         _write_history(self.folder / "history.csv", self.rows)
-        self._write("best.safetensors", self.best, {"finished": True})
+        # The augmentation draws on in the next stage from where this one, not its best epoch, left it.
+        random = [keras.ops.convert_to_numpy(variable).tolist() for variable in self.random]
+        self._write("best.safetensors", self.best, {"finished": True, "random": random})
         (self.folder / "state.safetensors").unlink(missing_ok=True)
         return self.rows
 
@@ -190,7 +198,7 @@ class _Progress(keras.callbacks.Callback):
 
     def _write(self, name, variables, state):
         arrays = {path: np.ascontiguousarray(keras.ops.convert_to_numpy(v)) for path, v in variables.items()}
-        metadata = {"stage": self.description, "state": json.dumps(state)}
+        metadata = {"stage": _describe(self.stage), "state": json.dumps(state), "order": json.dumps(list(arrays))}
         with atomic(self.folder / name) as temporary:
             safetensors.numpy.save_file(arrays, temporary, metadata)
 
@@ -205,10 +213,13 @@ def validation_metrics(model, batches, labels):
 
     Returns:
         dict with `val_loss` (mean cross-entropy), `val_accuracy` (threshold 0.5, or the largest probability) and
-        `val_auc` (two classes: exact; more: unweighted mean over one class against the rest).
+        `val_auc` (two classes: exact; more: unweighted mean over one class against the rest). A network that diverged,
+        whose outputs are no numbers, gets the worst values there are.
     """
     scores = [keras.ops.convert_to_numpy(model.predict_on_batch(batches[i][0])) for i in range(len(batches))]
     scores = np.concatenate(scores).astype("float64")
+    if not np.isfinite(scores).all():
+        return {"val_loss": float("inf"), "val_accuracy": 0.0, "val_auc": 0.0}
     if scores.shape[1] == 1:
         scores = np.concatenate([1 - scores, scores], axis=1)
     likelihood = np.clip(scores[np.arange(len(labels)), labels], 1e-7, 1)
@@ -236,27 +247,59 @@ def _moving_variables(model):
     return [variable for variable in model.variables if id(variable) not in frozen]
 
 
-def _read(path, description):
-    """State and arrays of a file, or None where there is none."""
+def _by_path(variables):
+    """Variables by path, and by number where several share one: nested networks may have layers of the same name."""
+    seen = Counter()
+    named = {}
+    for variable in variables:
+        number = seen[variable.path]
+        seen[variable.path] += 1
+        named[f"{variable.path}#{number}" if number else variable.path] = variable
+    return named
+
+
+def _describe(stage):
+    return json.dumps(asdict(stage), sort_keys=True)
+
+
+def _read(path, stage):
+    """State and arrays, in the order written, of a file; None where there is none."""
     if not path.is_file():
         return None
     try:
         with safetensors.safe_open(path, "numpy") as file:
             metadata = file.metadata()
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            names = json.loads(metadata["order"]) if "order" in metadata else file.keys()
+            arrays = {name: file.get_tensor(name) for name in names}
+        written, state = json.loads(metadata["stage"]), json.loads(metadata["state"])
     except Exception as error:
         raise ValueError(f"{path}: not a whole state file ({error}); remove its folder to train anew") from error
-    if metadata["stage"] != description:
-        raise ValueError(f"{path}: belongs to the stage {metadata['stage']}, received {description}")
-    return json.loads(metadata["state"]), arrays
+    expected = json.loads(_describe(stage))
+    differing = [key for key in expected if written.get(key) != expected[key]]
+    if differing:
+        key = differing[0]
+        raise ValueError(
+            f"{path}: belongs to a stage with {key} {written.get(key)!r}, received {expected[key]!r}; "
+            "expected the same stages, or another folder"
+        )
+    return state, arrays
 
 
 def _assign(variables, arrays, path):
-    if variables.keys() != arrays.keys():
-        differing = sorted(variables.keys() ^ arrays.keys())
+    """Gives variables the arrays of a file, all or, where they do not fit, none."""
+    if variables.keys() != arrays.keys() and [*map(_unnumbered, variables)] == [*map(_unnumbered, arrays)]:
+        # Keras counts up the automatic names of layers over the life of a process; their order stays.
+        arrays = dict(zip(variables, arrays.values(), strict=True))
+    differing = sorted(variables.keys() ^ arrays.keys())
+    differing += [name for name in variables if name in arrays and variables[name].shape != arrays[name].shape]
+    if differing:
         raise ValueError(f"{path}: belongs to another model: {len(differing)} variables differ, such as {differing[0]}")
     for name, variable in variables.items():
         variable.assign(arrays[name])
+
+
+def _unnumbered(path):
+    return re.sub(r"_\d+(?=/|#|$)", "", path)
 
 
 def _write_history(path, rows):

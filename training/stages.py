@@ -15,13 +15,13 @@ class Stage:
     Attributes:
         epochs: passes over the training images, at most.
         learning_rate: of Adam, at the start of the stage.
-        train: groups (`"head"`, `"drs"`, `"stage4"`, ...) or patterns of layer names (`"conv5_block3_*"`); `"*"` is every
-            layer. Whatever is not named is frozen, its batch norm in inference mode.
-        weight_decay: decoupled weight decay of each step, relative to the learning rate (Loshchilov and Hutter 2019), on
-            kernels only: biases, batch norm and DRS are left alone.
+        train: groups (`"head"`, `"drs"`, `"stage4"`, ...) or patterns of layer names (`"conv5_block3_*"`); `"*"` is
+            every layer. Whatever is not named is frozen, its batch norm in inference mode.
+        weight_decay: decoupled weight decay of each step, relative to the learning rate (Loshchilov and Hutter 2019),
+            on kernels only: biases, batch norm and DRS are left alone.
         beta_1, beta_2: Adam's decay rates of the first and second moment.
-        monitor: what is compared on the validation part: `"val_auc"`, `"val_accuracy"` (larger is better), `"val_loss"`.
-            The weights of the best epoch are kept.
+        monitor: what is compared on the validation part: `"val_auc"`, `"val_accuracy"` (larger is better) or
+            `"val_loss"`. The weights of the best epoch are kept, those of the first among equals.
         patience: the stage ends after this many epochs without improvement; None for never.
         decay, decay_epochs: the learning rate is multiplied by `decay` after every `decay_epochs` epochs without
             improvement; None for never.
@@ -39,6 +39,8 @@ class Stage:
     decay_epochs: int | None = None
 
     def __post_init__(self):
+        if isinstance(self.train, str):
+            raise ValueError(f"stage: received train {self.train!r}, expected a tuple such as ({self.train!r},)")
         if self.monitor not in ("val_auc", "val_accuracy", "val_loss"):
             raise ValueError(unknown("monitor", self.monitor, ("val_auc", "val_accuracy", "val_loss")))
         if self.epochs < 1 or self.learning_rate <= 0 or self.weight_decay < 0:
@@ -46,6 +48,9 @@ class Stage:
                 f"stage: received epochs {self.epochs}, learning_rate {self.learning_rate}, weight_decay "
                 f"{self.weight_decay}, expected epochs of at least 1, a positive rate and a decay of at least 0"
             )
+        for name in ("patience", "decay_epochs"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"stage: received {name} {getattr(self, name)}, expected at least 1, or None for never")
 
 
 def set_trainable(model, train):
@@ -76,13 +81,17 @@ def set_trainable(model, train):
 
 
 def make_optimizer(model, stage):
-    """Adam as the stage has it, its weight decay on the kernels alone."""
-    if not stage.weight_decay:
-        return keras.optimizers.Adam(stage.learning_rate, stage.beta_1, stage.beta_2)
-    optimizer = keras.optimizers.AdamW(
-        stage.learning_rate, weight_decay=stage.weight_decay, beta_1=stage.beta_1, beta_2=stage.beta_2
-    )
-    optimizer.exclude_from_weight_decay(
-        var_list=[variable for variable in model.trainable_variables if not variable.path.endswith("/kernel")]
-    )
+    """Adam as the stage has it, its weight decay on the kernels alone; scales the loss of a float16 network."""
+    if stage.weight_decay:
+        optimizer = keras.optimizers.AdamW(
+            stage.learning_rate, weight_decay=stage.weight_decay, beta_1=stage.beta_1, beta_2=stage.beta_2
+        )
+        optimizer.exclude_from_weight_decay(
+            var_list=[variable for variable in model.trainable_variables if not variable.name.endswith("kernel")]
+        )
+    else:
+        optimizer = keras.optimizers.Adam(stage.learning_rate, stage.beta_1, stage.beta_2)
+    if any(layer.compute_dtype == "float16" for layer in model.layers):
+        # Without it small gradients vanish: float16 ends at 6e-8.
+        return keras.optimizers.LossScaleOptimizer(optimizer)
     return optimizer

@@ -12,7 +12,7 @@ SURGERIES = ("add_drs",)
 
 
 def register_builder(name):
-    """Decorator: registers a function from plain arguments to a `keras.Model`. A name taken already raises ValueError."""
+    """Decorator: registers a function from plain arguments to a `keras.Model`. Raises ValueError for a name taken."""
 
     def register(function):
         if name in BUILDERS:
