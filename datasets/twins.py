@@ -40,13 +40,14 @@ from threadpoolctl import threadpool_limits
 from .images import convert_channels, read_image, resize_image
 from .table import check_table, image_paths
 
-VERSION = 1  # of the algorithm: results of another version are not taken from the cache
+VERSION = 2  # of the algorithm: results of another version are not taken from the cache
 
 SIDE = 256  # pixels of the longer side on which features are found; smaller images stay as they are
 FEATURES = 350  # per image, the strongest
 CANDIDATES = 15  # per image
 COMMON = 64  # a cell that more images share is a caption, a logo or plain background
-INLIERS = 12  # unrelated images of 684 reach 11 where no caption is shared
+TOLERANCE = 0.006  # of the image's side; ribs of two patients agree too, but less exactly
+INLIERS = 22  # unrelated breast scans reach 14 (by a caption), chest X-rays of two patients 21
 CORRELATION = 0.5  # unrelated images reach 0.37, another frame of the same scan 0.4 to 0.9, the same picture 0.95
 BLOCK = 24  # pixels, side of the blocks that are correlated
 BLOCKS = 6  # as many at least must have texture in both images
@@ -422,7 +423,7 @@ def _confirm(image, twin):
     first, second = _match(image, twin)
     if len(first) < INLIERS:
         return None
-    tolerance = 0.02 * max(twin.pixels.shape)
+    tolerance = TOLERANCE * max(twin.pixels.shape)
     transform, inliers = cv2.estimateAffine2D(
         first, second, method=cv2.RANSAC, ransacReprojThreshold=tolerance, maxIters=1000, confidence=0.99
     )
