@@ -58,10 +58,10 @@ def draw_phantom(kind, seed, size=(320, 400)):
     angle = np.arctan2(y, x)
     if kind == "benign-like":
         tilt = random.uniform(-0.2, 0.2)
-        major, minor = random.uniform(0.17, 0.22), random.uniform(0.09, 0.12)
+        major, minor = random.uniform(0.17, 0.22), random.uniform(0.08, 0.105)
         u, v = x * np.cos(tilt) + y * np.sin(tilt), y * np.cos(tilt) - x * np.sin(tilt)
         distance = np.hypot(u / major, v / minor)
-        inside, half_width = -33, 0.85 * major
+        inside, half_width = -35, 0.85 * major
         behind, blur = 6.0, 1.0
     else:
         waves = sum(

@@ -1,0 +1,141 @@
+"""Predictions and heatmaps of image files, against networks whose output can be worked out by hand."""
+
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+from medzoo.analysis import heatmap_overlays, overlay, predict_images, prepare_image, write_heatmaps
+from PIL import Image
+
+CLASSES = ["benign", "malignant"]
+KERNEL = np.array([0.02, -0.01, 0.005])
+
+
+def make_card(shape=(8, 12, 3), classes=CLASSES, resize="bilinear with antialiasing to the shape"):
+    return SimpleNamespace(name="mean-colour", input={"shape": list(shape), "resize": resize}, classes=classes)
+
+
+def mean_colour(shape=(8, 12, 3), units=1):
+    """A network whose logits are a linear function of the mean colour."""
+    image = keras.Input(shape)
+    pooled = keras.layers.GlobalAveragePooling2D(name="head_pool")(keras.layers.Activation("linear")(image))
+    logits = keras.layers.Dense(units, name="head_logits")(pooled)
+    outputs = keras.layers.Activation("sigmoid" if units == 1 else "softmax")(logits)
+    model = keras.Model(image, outputs)
+    kernel = KERNEL[:, None] * np.arange(1, units + 1)
+    model.get_layer("head_logits").set_weights([kernel[: shape[2]], np.full(units, 0.25)])
+    return model
+
+
+def write(path, pixels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.fixture
+def paths(tmp_path):
+    """Twenty colour images, more than a batch, of two sizes."""
+    random = np.random.default_rng(0)
+    sizes = [(8, 12, 3), (31, 20, 3)] * 10
+    return [write(tmp_path / f"{i:02}.png", random.integers(0, 256, size, "uint8")) for i, size in enumerate(sizes)]
+
+
+def pillow_mean(path, size=(12, 8)):
+    """Of the 8-bit image as Pillow resizes it, which rounds once more than we do: between its two passes."""
+    resized = Image.open(path).convert("RGB").resize(size, Image.Resampling.BILINEAR)
+    return np.asarray(resized, "float64").mean(axis=(0, 1))
+
+
+def test_probabilities_of_two_classes_are_those_worked_by_hand(paths):
+    table = predict_images(mean_colour(), make_card(), paths)
+    assert list(table.columns) == ["image", "benign", "malignant", "predicted"]
+    assert list(table["image"]) == [str(path) for path in paths]
+    expected = [1 / (1 + np.exp(-(pillow_mean(path) @ KERNEL + 0.25))) for path in paths]
+    np.testing.assert_allclose(table["malignant"], expected, atol=2e-3)
+    np.testing.assert_allclose(table["benign"], 1 - np.array(expected), atol=2e-3)
+    assert list(table["predicted"]) == ["malignant" if value > 0.5 else "benign" for value in expected]
+
+
+def test_probabilities_of_three_classes_are_those_worked_by_hand(paths):
+    table = predict_images(mean_colour(units=3), make_card(classes=["a", "b", "c"]), paths)
+    logits = np.array([np.outer([1, 2, 3], pillow_mean(path) @ KERNEL[:, None]).ravel() for path in paths])
+    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(table[["a", "b", "c"]], expected, atol=2e-3)
+    assert list(table["predicted"]) == [["a", "b", "c"][index] for index in expected.argmax(axis=1)]
+
+
+def test_an_image_is_prepared_as_the_cache_prepares_it_for_training(paths, tmp_path):
+    from medzoo.datasets import cached_images, image_table, read_image
+
+    rows = [{"image": path, "label": "a"} for path in paths]
+    table = image_table(rows, "some", tmp_path, ["a"], "none")
+    for channels in (1, 3):
+        cached = cached_images(table, (8, 12), channels, tmp_path / "cache")
+        prepared = [prepare_image(read_image(path), make_card((8, 12, channels))) for path in paths]
+        np.testing.assert_array_equal(cached.read(range(len(paths))), prepared)
+
+
+def test_another_way_of_resizing_is_refused(paths):
+    with pytest.raises(ValueError, match="'pad to a square'"):
+        predict_images(mean_colour(), make_card(resize="pad to a square"), paths)
+
+
+def test_a_file_that_is_no_image_is_named(paths, tmp_path):
+    bad = tmp_path / "notes.png"
+    bad.write_text("no image")
+    with pytest.raises(ValueError, match=r"notes\.png") as error:
+        predict_images(mean_colour(), make_card(), [*paths, bad])
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("paths", "message"),
+    [([], "no image file"), ("scan.png", "single path 'scan.png'")],
+)
+def test_what_is_no_list_of_images_is_refused(paths, message):
+    with pytest.raises(ValueError, match=message):
+        predict_images(mean_colour(), make_card(), paths)
+
+
+def test_a_model_with_other_classes_than_the_card_is_refused(paths):
+    with pytest.raises(ValueError, match="3 outputs for the classes benign, malignant"):
+        predict_images(mean_colour(units=3), make_card(), paths)
+
+
+def test_the_heatmap_of_a_linear_network_is_its_image_weighted(tmp_path):
+    pixels = np.random.default_rng(1).integers(0, 256, (8, 12, 3), "uint8")
+    (picture,) = heatmap_overlays(mean_colour(), make_card(), [pixels])
+    np.testing.assert_allclose(picture.astype(int), overlay(pixels, pixels @ KERNEL), atol=1)
+
+
+def test_heatmaps_have_the_size_of_their_images_and_keep_folders(tmp_path):
+    first = write(tmp_path / "in" / "one" / "a.png", np.full((20, 30), 200, "uint8"))
+    second = write(tmp_path / "in" / "two" / "a.jpg", np.full((40, 16), 90, "uint8"))
+    written = write_heatmaps(mean_colour(), make_card(), [first, second], tmp_path / "out")
+    assert written == [tmp_path / "out" / "one" / "a_heatmap.png", tmp_path / "out" / "two" / "a_heatmap.png"]
+    assert [Image.open(path).size for path in written] == [(30, 20), (16, 40)]
+    assert sorted(path for path in (tmp_path / "out").rglob("*") if path.is_file()) == written
+
+
+def test_two_images_with_one_heatmap_are_refused_before_anything_is_written(tmp_path):
+    pair = [write(tmp_path / name, np.zeros((5, 5), "uint8")) for name in ("a.png", "a.jpg")]
+    with pytest.raises(ValueError, match=r"a\.jpg.*a_heatmap\.png"):
+        write_heatmaps(mean_colour(), make_card(), pair, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_heatmap_replaces_an_image_that_it_is_made_from(tmp_path):
+    pair = [write(tmp_path / name, np.zeros((5, 5), "uint8")) for name in ("a.png", "a_heatmap.png")]
+    before = pair[1].read_bytes()
+    with pytest.raises(ValueError, match=r"a_heatmap\.png.*another folder"):
+        write_heatmaps(mean_colour(), make_card(), pair, tmp_path)
+    assert pair[1].read_bytes() == before
+
+
+def test_the_table_is_plain_data(paths, tmp_path):
+    table = predict_images(mean_colour(), make_card(), paths[:2])
+    table.to_csv(tmp_path / "table.csv", index=False)
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "table.csv"), table)
