@@ -15,7 +15,8 @@ class PixelNormalization(keras.layers.Layer):
     Input: `(batch, height, width, 1 or 3)`, values in [0, 255]. Output: `(batch, height, width, 3)`.
 
     Raises:
-        ValueError: when `order` is another word, or the input has neither one nor three channels.
+        ValueError: when `order` is another word, when mean and deviation are not three numbers each, the deviation
+            positive, or when the input has neither one nor three channels.
     """
 
     def __init__(self, mean, deviation, order="rgb", **kwargs):
@@ -25,6 +26,11 @@ class PixelNormalization(keras.layers.Layer):
         self.mean = tuple(float(value) for value in mean)
         self.deviation = tuple(float(value) for value in deviation)
         self.order = order
+        if len(self.mean) != 3 or len(self.deviation) != 3 or min(self.deviation) <= 0:
+            raise ValueError(
+                f"PixelNormalization: received mean {self.mean} and deviation {self.deviation}, "
+                "expected three numbers each, the deviation positive"
+            )
 
     def build(self, input_shape):
         if input_shape[-1] not in (1, 3):
@@ -35,7 +41,8 @@ class PixelNormalization(keras.layers.Layer):
 
     def call(self, inputs):
         # Broadcasting against three means repeats a single grey channel.
-        ordered = keras.ops.flip(inputs, axis=-1) if self.order == "bgr" else inputs
+        pixels = keras.ops.cast(inputs, self.compute_dtype)  # whole numbers too
+        ordered = keras.ops.flip(pixels, axis=-1) if self.order == "bgr" else pixels
         mean = keras.ops.convert_to_tensor(self.mean, dtype=self.compute_dtype)
         deviation = keras.ops.convert_to_tensor(self.deviation, dtype=self.compute_dtype)
         return (ordered - mean) / deviation

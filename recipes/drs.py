@@ -411,7 +411,7 @@ def run(data, out, profile="paper", protocol="published", methods=(), backbone=N
     parts = Parts(table, chosen)
 
     shared = {"recipe": "drs", "profile": profile, "protocol": protocol, "settings": asdict(chosen)}
-    out = open_run(out, json_ready(shared))
+    out = open_run(out, shared)
     write_table(out / "split.csv", table.assign(sha256=parts.images.sha256))
     write_json(out / "excluded.json", excluded)
     command = f"medzoo run drs --profile {profile} --protocol {protocol}" + (
@@ -423,13 +423,6 @@ def run(data, out, profile="paper", protocol="published", methods=(), backbone=N
     for name in methods:
         finish_method(context, name, out / name, verbose)
     return report(context, out)
-
-
-def json_ready(value):
-    """Tuples as lists, as JSON gives them back."""
-    if isinstance(value, dict):
-        return {key: json_ready(item) for key, item in value.items()}
-    return [json_ready(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 @dataclass(frozen=True)

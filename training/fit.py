@@ -24,8 +24,8 @@ def fit_stages(model, stages, train, validation, run, augmentation=None, verbose
     """Trains a model through a schedule, with the best epoch's weights kept, and can be stopped and started again.
 
     Each stage is compiled anew, so that what it freezes and decays is in force. After every epoch the state (weights
-    that move, optimiser, random generators, patience, learning rate) is written to the run folder; called again with the
-    same folder, a finished stage is loaded and an interrupted one goes on after its last whole epoch. On a CPU the
+    that move, optimiser, random generators, patience, learning rate) is written to the run folder; called again with
+    the same folder, a finished stage is loaded and an interrupted one goes on after its last whole epoch. On a CPU the
     weights are then the same, bit for bit, as without the interruption.
 
     Args:
@@ -74,6 +74,8 @@ def fit_stages(model, stages, train, validation, run, augmentation=None, verbose
 def _fit_stage(model, index, stage, train, validation, labels, folder, augmentation, verbose):
     if not set_trainable(model, stage.train):
         raise ValueError(f"stage {index}: {stage.train} holds no parameter that can be trained")
+    for unfinished in folder.glob(".part-*"):  # left by a kill while a file was being written
+        unfinished.unlink()
     best = _by_path(_moving_variables(model))
     random = [] if augmentation is None else augmentation.variables
     finished = _read(folder / "best.safetensors", stage)
@@ -81,6 +83,7 @@ def _fit_stage(model, index, stage, train, validation, labels, folder, augmentat
         _assign(best, finished[1], folder / "best.safetensors")
         for variable, value in zip(random, finished[0].get("random", ()), strict=False):
             variable.assign(np.array(value, variable.dtype))
+        (folder / "state.safetensors").unlink(missing_ok=True)
         return _read_history(folder / "history.csv")
 
     trainer = model
@@ -291,11 +294,13 @@ def _assign(variables, arrays, path):
         # Keras counts up the automatic names of layers over the life of a process; their order stays.
         arrays = dict(zip(variables, arrays.values(), strict=True))
     differing = sorted(variables.keys() ^ arrays.keys())
-    differing += [name for name in variables if name in arrays and variables[name].shape != arrays[name].shape]
+    # Scalars are written as arrays of one element: `ascontiguousarray` knows no others.
+    shapes = {name: tuple(variable.shape) or (1,) for name, variable in variables.items()}
+    differing += [name for name in variables if name in arrays and shapes[name] != arrays[name].shape]
     if differing:
         raise ValueError(f"{path}: belongs to another model: {len(differing)} variables differ, such as {differing[0]}")
     for name, variable in variables.items():
-        variable.assign(arrays[name])
+        variable.assign(arrays[name].reshape(variable.shape))
 
 
 def _unnumbered(path):

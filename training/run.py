@@ -1,6 +1,7 @@
 """The run folder: everything that a recipe writes, and that its numbers can be computed from again."""
 
 import importlib.metadata
+import json
 import os
 import platform
 from pathlib import Path
@@ -19,7 +20,7 @@ def open_run(folder, configuration):
 
     Args:
         folder: path of the run.
-        configuration: plain data that settles what is computed.
+        configuration: plain data that settles what is computed, as JSON can hold it.
 
     Returns:
         `Path` of the folder.
@@ -29,6 +30,7 @@ def open_run(folder, configuration):
     """
     folder = Path(folder)
     file = folder / "configuration.json"
+    configuration = json.loads(json.dumps(configuration))  # as it is read back: tuples are lists
     if file.is_file():
         before = read_json(file)
         differing = [key for key in {**before, **configuration} if before.get(key) != configuration.get(key)]
@@ -38,7 +40,7 @@ def open_run(folder, configuration):
                 f"{folder}: holds a run with {key} {before.get(key)!r}, received {configuration.get(key)!r}; "
                 "expected the same configuration, or another folder"
             )
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    elif folder.exists() and (not folder.is_dir() or any(not item.name.startswith(".") for item in folder.iterdir())):
         raise ValueError(f"{folder}: exists and holds no run; expected an empty or a new folder")
     else:
         write_json(file, configuration)

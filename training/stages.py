@@ -50,7 +50,9 @@ class Stage:
             )
         for name in ("patience", "decay_epochs"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"stage: received {name} {getattr(self, name)}, expected at least 1, or None for never")
+                raise ValueError(
+                    f"stage: received {name} {getattr(self, name)}, expected at least 1, or None for never"
+                )
 
 
 def set_trainable(model, train):

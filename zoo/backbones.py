@@ -285,9 +285,13 @@ def _imagenet_file(name, source):
     except Exception as error:  # pooch passes on whatever requests, urllib3 and the disk raise
         raise FileNotFoundError(
             f"ImageNet weights of {name}: no {' or '.join(source.files)} in MEDZOO_WEIGHTS ({folder or 'not set'}), "
-            f"none cached, and {source.url} could not be downloaded ({str(error).splitlines()[0]}); put the file into "
+            f"none cached, and {source.url} could not be downloaded ({_first_line(error)}); put the file into "
             "a folder and set MEDZOO_WEIGHTS to it, or pass weights=None for random weights"
         ) from error
+
+
+def _first_line(error):
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _check_hash(path, expected):
@@ -305,7 +309,7 @@ def _load_file(model, path, found):
             model.load_weights(path)
         except (OSError, ValueError, KeyError) as error:
             raise ValueError(
-                f"{path}: not a whole Keras weights file of {model.name} ({str(error).splitlines()[0]})"
+                f"{path}: not a whole Keras weights file of {model.name} ({_first_line(error)})"
             ) from error
     elif path.suffix in (".npz", ".safetensors"):
         if not found.torchvision:
@@ -354,7 +358,7 @@ def _assign_torchvision(model, path):
 
             arrays = load_file(path)
     except Exception as error:  # zipfile, numpy and safetensors have no common error
-        raise ValueError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from error
+        raise ValueError(f"{path}: cannot be read ({_first_line(error)})") from error
     # The classification head and PyTorch's batch counters have no place in a backbone.
     arrays = {
         name: array

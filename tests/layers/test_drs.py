@@ -3,7 +3,6 @@
 import keras
 import numpy as np
 import pytest
-
 from medzoo.layers import DRSLayer, add_drs, resize_network
 from medzoo.zoo.backbones import list_backbones
 
@@ -35,7 +34,8 @@ def test_equations_3_and_4_worked_by_hand():
     layer.spatial_bias.assign([[10.0, 20.0]])
     layer.channel_scale.assign([0.5, -1.0])
     layer.channel_bias.assign([1.0, 100.0])
-    # y' = 2 * [1, 2] + 10 = [12, 14] and 3 * [3, 4] + 20 = [29, 32]; z = [0.5 * 12 + 1, 100 - 14], [0.5 * 29 + 1, 100 - 32]
+    # y' = 2 * [1, 2] + 10 = [12, 14] and 3 * [3, 4] + 20 = [29, 32];
+    # z = [0.5 * 12 + 1, 100 - 14] and [0.5 * 29 + 1, 100 - 32]
     result = keras.ops.convert_to_numpy(layer(np.array([[[[1.0, 2.0], [3.0, 4.0]]]])))
     np.testing.assert_array_equal(result, [[[[7.0, 86.0], [15.5, 68.0]]]])
 
@@ -200,7 +200,7 @@ class TestRefusals:
 
     def test_network_without_residual_blocks(self):
         image = keras.Input((8, 8, 3))
-        with pytest.raises(ValueError, match="'plain'.*residual blocks"):
+        with pytest.raises(ValueError, match=r"'plain'.*residual blocks"):
             add_drs(keras.Model(image, keras.layers.Conv2D(2, 3, activation="relu")(image), name="plain"))
 
     def test_network_with_drs_already(self):
