@@ -21,7 +21,9 @@ def main(arguments=None):
     try:
         _check_names(arguments, commands)
         options = parser.parse_args(arguments)
-        return options.call(options) or 0
+        code = options.call(options) or 0
+        sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
         goes_on = options is not None and options.command == "run"
         after = "the same command goes on where it was" if goes_on else "no half-written file was left"

@@ -1,0 +1,387 @@
+"""The `medzoo` command, in this process where imports do not matter."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from medzoo import __version__, datasets, recipes, zoo
+from medzoo.cli import main
+from medzoo.zoo import load, save_checkpoint, store
+from medzoo.zoo.builders import build
+from medzoo.zoo.publishing import Published
+from PIL import Image
+
+HEAVY = ("keras", "tensorflow", "jax", "matplotlib", "sklearn")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder of checkpoints: `drs-resnet18-busi`, small and untrained, with a head that tells images apart."""
+    description = {
+        "builder": "classifier",
+        "arguments": {
+            "backbone": "resnet18",
+            "input_shape": [32, 32, 3],
+            "classes": 2,
+            "surgery": [{"name": "add_drs"}],
+        },
+    }
+    fields = {
+        "name": "drs-resnet18-busi",
+        "version": 2,
+        "summary": "a stand-in for tests",
+        "modality": "ultrasound",
+        "task": "classification",
+        "recipe": {"name": "drs", "command": "medzoo run drs --profile quick", "paper": "Byra 2021"},
+        "build": description,
+        "input": {"shape": [32, 32, 3], "range": [0, 255], "resize": "bilinear"},
+        "classes": ["benign", "malignant"],
+        "data": {
+            "dataset": "BUSI",
+            "licence": "CC0",
+            "url": None,
+            "images": 30,
+            "subjects": 20,
+            "subject_source": "twins",
+            "split": {"train": 20, "validation": 4, "test": 6},
+            "excluded": "2 images of twin groups with contradictory labels",
+        },
+        "metrics": [
+            {
+                "name": "auc",
+                "part": "test",
+                "protocol": "sound",
+                "value": 0.9,
+                "low": 0.81,
+                "high": 0.95,
+                "n": 6,
+                "command": "medzoo run drs",
+                "machine": "2 cores",
+            }
+        ],
+        "licence": "Apache-2.0",
+        "limitations": ["untrained"],
+    }
+    model = build(description, weights=None)
+    head = model.get_layer("head_logits").kernel
+    head.assign(np.random.default_rng(0).normal(0, 1, head.shape))
+    weights = tmp_path_factory.mktemp("weights")
+    save_checkpoint(model, weights / "drs-resnet18-busi", fields)
+    return weights
+
+
+@pytest.fixture
+def checkpoint(folder, monkeypatch):
+    """The name of the only checkpoint at hand."""
+    monkeypatch.setattr(store, "WEIGHTS", folder)
+    return "drs-resnet18-busi"
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Paths of three images."""
+    random = np.random.default_rng(5)
+    paths = [tmp_path / "scans" / f"{letter}.png" for letter in "abc"]
+    paths[0].parent.mkdir()
+    for path in paths:
+        Image.fromarray(random.integers(0, 256, (40, 60), "uint8")).save(path)
+    return [str(path) for path in paths]
+
+
+@pytest.fixture
+def failure(capsys):
+    """Runs a command that must fail; returns its exit code and the one line on standard error."""
+
+    def run(*arguments):
+        capsys.readouterr()
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as error:
+            code = error.code
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 1
+        assert lines[0].startswith("medzoo: ")
+        return code, lines[0]
+
+    return run
+
+
+def output(capsys, *arguments):
+    capsys.readouterr()
+    assert main([str(argument) for argument in arguments]) == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["run", "--help"], ["list"], ["show", "NAME"]])
+def test_it_answers_without_importing_keras(arguments, folder):
+    """In a process of its own, where the checkpoint is named by its folder."""
+    arguments = [str(folder / "drs-resnet18-busi") if argument == "NAME" else argument for argument in arguments]
+    code = (
+        "import sys\n"
+        "from medzoo.cli import main\n"
+        "try:\n"
+        f"    main({arguments!r})\n"
+        "except SystemExit as stop:\n"
+        "    assert stop.code == 0\n"
+        f"print('imported:', [name for name in {HEAVY!r} if name in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "imported: []"
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"medzoo {__version__}\n"
+
+
+def test_list_names_modality_and_summary(checkpoint, capsys):
+    expected = "drs-resnet18-busi  ultrasound  a stand-in for tests\n"
+    for arguments in ([], ["drs*"], ["--modality", "ultrasound"], ["*busi", "--modality=ultrasound"]):
+        assert output(capsys, "list", *arguments) == expected
+
+
+def test_list_of_an_empty_zoo_says_so(failure, tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "WEIGHTS", tmp_path)
+    assert failure("list") == (1, "medzoo: no checkpoint at hand")
+
+
+def test_show_prints_what_the_card_says(checkpoint, capsys):
+    lines = dict(line.split(maxsplit=1) for line in output(capsys, "show", checkpoint).splitlines())
+    assert lines["auc"] == "0.900 (95 % interval 0.810 to 0.950), n = 6, test part, sound protocol"
+    assert lines["images"] == "30 (20 train, 4 validation, 6 test); subjects: 20 (twins)"
+    assert lines["command"] == "medzoo run drs --profile quick"
+    assert lines["limitation"] == "untrained"
+    assert lines["licence"] == "Apache-2.0"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["lst"], "unknown command 'lst': did you mean 'list'?"),
+        (["list", "--modalty", "x"], "unknown option '--modalty': did you mean '--modality'?"),
+        (["list", "--modality", "ultrasund"], "unknown modality 'ultrasund': did you mean 'ultrasound'?"),
+        (["list", "dsr-resnet18-busi"], "did you mean 'drs-resnet18-busi'?"),
+        (["show", "drs-resnet18-bus"], "unknown checkpoint 'drs-resnet18-bus': did you mean 'drs-resnet18-busi'?"),
+        (["predict", "drs-resnet18-bus", "a.png"], "did you mean 'drs-resnet18-busi'?"),
+        (["run", "dsr", "--data", "x", "--out", "y"], "unknown recipe 'dsr': did you mean 'drs'?"),
+        (["run", "drs", "--data=x", "--out=y", "--protcol=sound"], "'--protcol': did you mean '--protocol'?"),
+        (["run", "drs", "--data=x", "--out=y", "--profile", "quik"], "unknown profile 'quik': did you mean 'quick'?"),
+        (["run", "drs", "--data=x", "--out=y", "--protocol", "sund"], "did you mean 'sound'?"),
+        (["run", "drs", "--data=x", "--out=y", "--method", "last-blok"], "did you mean 'last-block'?"),
+        (["run", "drs", "--data=x", "--out=y", "--backbone", "resnet5"], "did you mean 'resnet50'?"),
+        (["run", "drs", "--data=x", "--out=y", "--set", "epoch=3"], "did you mean 'epochs'?"),
+        (["run", "drs", "--data=x", "--out=y", "--set", "epochs=many"], "--set epochs=many: expected int"),
+        (["run", "drs", "--data=x", "--out=y", "--set", "epochs"], "expected key=value"),
+        (["export", "drs-resnet18-busi", "--format", "kears", "--out", "x"], "did you mean 'keras'?"),
+        (["run", "drs", "--data", "x"], "required: --out"),
+        ([], "required: COMMAND"),
+    ],
+)
+def test_a_wrong_name_gets_one_line_with_the_nearest_right_one(arguments, hint, checkpoint, failure):
+    code, line = failure(*arguments)
+    assert code == 2
+    assert hint in line
+
+
+def test_missing_files_and_folders_are_named(checkpoint, failure, tmp_path):
+    missing = tmp_path / "missing"
+    for arguments in (
+        ("predict", checkpoint, missing),
+        ("show", missing),
+        ("twins", "--data", missing),
+        ("demo", "--images", missing, "--out", tmp_path / "out"),
+        ("publish", missing, "--name", "new"),
+        ("run", "drs", "--data", missing, "--out", tmp_path / "out"),
+    ):
+        code, line = failure(*arguments)
+        assert code == 1
+        assert str(missing) in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_cannot_be_written_is_named(checkpoint, images, failure, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+    code, line = failure("predict", checkpoint, *images, "--csv", blocked / "table.csv")
+    assert code == 1
+    assert "file" in line
+    assert blocked.read_text() == "in the way"
+
+
+def test_verify_checks_all_and_tells_which_is_altered(checkpoint, folder, tmp_path, capsys, monkeypatch):
+    line = output(capsys, "verify")
+    record = store.card(checkpoint).weights
+    assert line.startswith(f"{checkpoint}: sha256 {record['sha256'][:16]}, {record['bytes'] / 1e6:.2f} MB")
+    altered = tmp_path / "weights" / "altered"
+    altered.mkdir(parents=True)
+    content = bytearray((folder / checkpoint / "weights.safetensors").read_bytes())
+    content[-1] ^= 1
+    (altered / "weights.safetensors").write_bytes(content)
+    (altered / "card.json").write_bytes((folder / checkpoint / "card.json").read_bytes())
+    assert main(["verify", str(altered), checkpoint]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == line
+    assert len(captured.err.splitlines()) == 1
+    assert str(altered / "weights.safetensors") in captured.err
+
+
+def test_predict_gives_the_probabilities_of_the_loaded_model(checkpoint, images, tmp_path, capsys):
+    resized = [
+        np.asarray(Image.open(path).convert("F").resize((32, 32), Image.Resampling.BILINEAR)).round() for path in images
+    ]
+    batch = np.repeat(np.stack(resized)[..., None], 3, axis=-1).astype("float32")
+    expected = load(checkpoint).predict(batch, verbose=0)[:, 0]
+    assert np.ptp(expected) > 1e-3
+
+    out = output(capsys, "predict", checkpoint, *images, "--csv", tmp_path / "new" / "table.csv")
+    assert out == f"3 images: {tmp_path / 'new' / 'table.csv'}\n"
+    table = pd.read_csv(tmp_path / "new" / "table.csv")
+    assert list(table["image"]) == images
+    np.testing.assert_allclose(table["malignant"], expected, atol=1e-4)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["table.csv"]
+
+    printed = output(capsys, "predict", checkpoint, *images, "--heatmap", tmp_path / "maps")
+    assert [line.split()[2] for line in printed.splitlines()[1:4]] == [f"{value:.4f}" for value in table["malignant"]]
+    maps = sorted((tmp_path / "maps").iterdir())
+    assert [path.name for path in maps] == ["a_heatmap.png", "b_heatmap.png", "c_heatmap.png"]
+    assert {Image.open(path).size for path in maps} == {(60, 40)}
+
+
+def test_one_bad_file_is_named_and_nothing_is_written(checkpoint, images, failure, tmp_path):
+    notes = tmp_path / "notes.txt"
+    notes.write_text("no image")
+    code, line = failure(
+        "predict", checkpoint, *images, notes, "--csv", tmp_path / "t.csv", "--heatmap", tmp_path / "maps"
+    )
+    assert code == 2
+    assert str(notes) in line
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt", "scans"]
+
+
+def test_demo_writes_a_picture_and_says_where_and_what(checkpoint, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lines = output(capsys, "demo").splitlines()
+    assert "Drawn phantoms" in lines[0]
+    assert lines[-1] == f"picture: {Path('demo') / 'predictions.png'}"
+    assert min(Image.open(tmp_path / "demo" / "predictions.png").size) > 300
+
+
+def test_twins_prints_groups_and_writes_table_and_sheet(images, tmp_path, capsys):
+    copy = tmp_path / "scans" / "again" / "a copy.png"
+    copy.parent.mkdir()
+    copy.write_bytes(Path(images[0]).read_bytes())
+    data, table, sheet = tmp_path / "scans", tmp_path / "twins.csv", tmp_path / "twins.png"
+    out = output(capsys, "twins", "--data", data, "--csv", table, "--sheet", sheet)
+    assert "1 pairs among 2 of 4 images" in out
+    assert "a.png, again/a copy.png  (labels differ)" in out
+    assert table.read_text().splitlines() == [
+        "image,group",
+        "a.png,a.png",
+        "again/a copy.png,a.png",
+        "b.png,b.png",
+        "c.png,c.png",
+    ]
+    assert Image.open(sheet).format == "PNG"
+
+
+def test_run_hands_all_options_to_the_recipe(monkeypatch, capsys):
+    received = {}
+    monkeypatch.setattr(recipes.recipe("drs"), "run", lambda *values, **named: received.update(named, values=values))
+    arguments = ["run", "drs", "--data", "D", "--out", "R", "--profile", "quick", "--protocol", "sound"]
+    arguments += ["--method", "drs", "--method", "last-block", "--backbone", "resnet50", "--set", "epochs=3"]
+    assert output(capsys, *arguments) == f"report: {Path('R') / 'report.md'}\n"
+    assert received == {
+        "values": ("D", "R"),
+        "profile": "quick",
+        "protocol": "sound",
+        "methods": ("drs", "last-block"),
+        "backbone": "resnet50",
+        "overrides": ("epochs=3",),
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "promise"),
+    [
+        (["run", "drs", "--data", "D", "--out", "R"], "the same command goes on where it was"),
+        (["twins", "--data", "D"], "no half-written file was left"),
+    ],
+)
+def test_an_interrupt_gets_one_line(arguments, promise, monkeypatch, capsys):
+    def interrupt(*arguments, **named):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(recipes.recipe("drs"), "run", interrupt)
+    monkeypatch.setattr(datasets, "read_tree", interrupt)
+    assert main(arguments) == 130
+    assert capsys.readouterr().err.strip().splitlines() == [f"medzoo: stopped; {promise}"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_ctrl_c_in_a_process_of_its_own_leaves_no_traceback(tmp_path):
+    code = (
+        "import sys, time\n"
+        "from medzoo import recipes\n"
+        "from medzoo.cli import main\n"
+        "def wait(*arguments, **named):\n"
+        "    print('running', flush=True)\n"
+        "    time.sleep(600)\n"
+        "recipes.recipe = lambda name: type('recipe', (), {'run': staticmethod(wait)})\n"
+        "sys.exit(main(['run', 'drs', '--data', 'D', '--out', 'R']))\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"running\n"
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.decode().strip() == "medzoo: stopped; the same command goes on where it was"
+
+
+def test_a_closed_pipe_is_no_error(folder):
+    code = f"import sys; from medzoo.cli import main; sys.exit(main(['show', {str(folder / 'drs-resnet18-busi')!r}]))"
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert done.returncode == 1
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("format", ["keras", "saved_model"])
+def test_export_writes_and_says_where(format, checkpoint, tmp_path, capsys):
+    import keras
+
+    if format == "saved_model" and keras.backend.backend() != "tensorflow":
+        pytest.skip("a SavedModel is exported by TensorFlow")
+    name = {"keras": "model.keras", "saved_model": "saved_model"}[format]
+    out = output(capsys, "export", checkpoint, "--format", format, "--out", tmp_path / "out")
+    assert out.startswith(f"{tmp_path / 'out' / name}: ")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [name]
+
+
+def test_publish_says_what_it_wrote(checkpoint, folder, tmp_path, capsys, monkeypatch):
+    archive = tmp_path / "mine-2.zip"
+    archive.write_bytes(bytes(1_230_000))
+    received = []
+
+    def publish(*arguments):
+        received.append(arguments)
+        return Published(folder / checkpoint, archive, store.card(checkpoint))
+
+    monkeypatch.setattr(zoo, "publish", publish, raising=False)
+    lines = output(capsys, "publish", "R", "--name", "mine", "--into", "Z").splitlines()
+    size = (folder / checkpoint / "weights.safetensors").stat().st_size
+    assert received == [("R", "mine", "Z")]
+    assert lines == [
+        f"{folder / checkpoint}: version 2, whole, {size / 1e6:.2f} MB in float32",
+        f"{archive}: release archive, 1.23 MB",
+    ]
