@@ -24,6 +24,7 @@ import json
 import os
 import sys
 import tempfile
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,12 +33,12 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import pandas as pd
-import pooch
 from PIL import Image, ImageDraw, ImageFont
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
-from .images import convert_channels, read_image, resize_image
+from .cache import cache_folder
+from .images import DECODER_VERSION, convert_channels, read_bytes, read_image, resize_image
 from .table import check_table, image_paths
 
 VERSION = 2  # of the algorithm: results of another version are not taken from the cache
@@ -295,8 +296,7 @@ def _cached_pairs(path_of):
         List of (SHA-256, SHA-256, `Evidence`).
     """
     key = hashlib.sha256("\n".join(sorted(path_of)).encode()).hexdigest()
-    cache = Path(os.environ.get("MEDZOO_CACHE") or pooch.os_cache("medzoo"))
-    file = cache / "twins" / f"{key}-{VERSION}.json"
+    file = cache_folder() / "twins" / f"{key}-{VERSION}.{DECODER_VERSION}.json"
     try:
         return [(first, second, Evidence(*evidence)) for first, second, evidence in json.loads(file.read_text())]
     except (OSError, ValueError, TypeError):
@@ -304,8 +304,11 @@ def _cached_pairs(path_of):
     hashes = sorted(path_of)
     pairs = _find_pairs([path_of[digest] for digest in hashes])
     found = [(hashes[first], hashes[second], evidence) for first, second, evidence in pairs]
-    file.parent.mkdir(parents=True, exist_ok=True)
-    _write_whole(file, lambda temporary: Path(temporary).write_text(json.dumps(found)))
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        _write_whole(file, lambda temporary: Path(temporary).write_text(json.dumps(found)))
+    except OSError as error:  # a full disk must not cost the result
+        warnings.warn(f"{file}: the twins found are not kept ({error.strerror})", stacklevel=2)
     return found
 
 
@@ -374,7 +377,7 @@ def _find_candidates(descriptors):
 
     index = incidence(upper[:, 0] * words + lower[:, 0], owner)
     shared = np.bincount(index.indices, minlength=words * words)
-    weight = np.where(shared <= COMMON, np.log(images / np.maximum(shared, 1)), 0).astype("float32")
+    weight = np.where(shared <= COMMON, np.log1p(images / np.maximum(shared, 1)), 0).astype("float32")
     asked = [upper[:, i] * words + lower[:, j] for i, j in itertools.product((0, 1), (0, 1))]
     question = incidence(np.concatenate(asked), np.tile(owner, 4)).multiply(weight).tocsr()
     question.eliminate_zeros()
@@ -399,11 +402,10 @@ def _nearest_words(vectors, words):
     codebook = sample[np.linspace(0, len(sample) - 1, words).astype(int)]
     for _ in range(8):
         nearest = _nearest(sample, codebook)[:, 0]
-        members = sparse.csr_matrix((np.ones(len(sample), "float32"), (nearest, np.arange(len(sample)))))
-        sizes = np.bincount(nearest, minlength=words)[: members.shape[0], None]
-        codebook[: members.shape[0]] = np.where(
-            sizes > 0, (members @ sample) / np.maximum(sizes, 1), codebook[: members.shape[0]]
-        )
+        cells = (np.ones(len(sample), "float32"), (nearest, np.arange(len(sample))))
+        members = sparse.csr_matrix(cells, shape=(words, len(sample)))
+        sizes = np.bincount(nearest, minlength=words)[:, None]
+        codebook = np.where(sizes > 0, (members @ sample) / np.maximum(sizes, 1), codebook).astype("float32")
     return _nearest(vectors, codebook)
 
 
@@ -504,10 +506,7 @@ def _fine_structure(image):
 
 
 def _hash_file(path):
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such image file")
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return hashlib.sha256(read_bytes(path)).hexdigest()
 
 
 def _each(function, items, title):
