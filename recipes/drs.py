@@ -84,6 +84,8 @@ METHODS = {
     "drs-all-blocks": Method("DRS + fine-tuning, all blocks", True, "all", (0.954, 0.923, 0.976, 0.897)),
 }
 PROTOCOLS = ("published", "sound")
+MONITORS = ("val_accuracy", "val_auc", "val_loss")
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Section 3.4: training
@@ -123,6 +125,22 @@ class Settings:
     variants: int = 8
     precision: str = "float32"
     seed: int = 0
+
+    def __post_init__(self):
+        least = {"image_size": 32, "repeats": 1, "epochs": 1, "patience": 1, "decay_epochs": 1, "batch_size": 1}
+        for name, limit in {**least, "variants": 1, "seed": 0}.items():
+            if getattr(self, name) < limit:
+                raise ValueError(f"{name}: received {getattr(self, name)}, expected at least {limit}")
+        shares = {"decay": (self.decay,), "beta_1": self.beta_1}
+        rates = {"learning_rates": self.learning_rates, "fine_tuning_learning_rates": self.fine_tuning_learning_rates}
+        for name, values in {**shares, **rates}.items():
+            for value in values:
+                if not 0 < value <= 1:
+                    raise ValueError(f"{name}: received {value:g}, expected more than 0 and at most 1")
+        if self.monitor not in MONITORS:
+            raise ValueError(unknown("monitor", self.monitor, MONITORS))
+        if self.precision not in PRECISIONS:
+            raise ValueError(unknown("precision", self.precision, PRECISIONS))
 
 
 PROFILES = {
@@ -412,7 +430,7 @@ def run(data, out, profile="paper", protocol="published", methods=(), backbone=N
 
     shared = {"recipe": "drs", "profile": profile, "protocol": protocol, "settings": asdict(chosen)}
     out = open_run(out, shared)
-    write_table(out / "split.csv", table.assign(sha256=parts.images.sha256))
+    write_split(out / "split.csv", table.assign(sha256=parts.images.sha256))
     write_json(out / "excluded.json", excluded)
     command = f"medzoo run drs --profile {profile} --protocol {protocol}" + (
         f" --backbone {backbone}" if backbone else ""
@@ -423,6 +441,20 @@ def run(data, out, profile="paper", protocol="published", methods=(), backbone=N
     for name in methods:
         finish_method(context, name, out / name, verbose)
     return report(context, out)
+
+
+def write_split(path, table):
+    """Writes a new run's split. Raises ValueError when a run that goes on finds other images, or another split."""
+    columns = ["image", "split", "sha256"]
+    if path.is_file():
+        before = pd.read_csv(path)[columns].to_numpy().tolist()
+        if before != (received := table[columns].to_numpy().tolist()):
+            differing = sorted({row[0] for row in before + received if (row in before) != (row in received)})
+            raise ValueError(
+                f"{path}: received other images or another split than the run began with: {len(differing)} differ, "
+                f"such as {differing[0]}; expected the same data, or another folder"
+            )
+    write_table(path, table)
 
 
 @dataclass(frozen=True)

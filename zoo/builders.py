@@ -66,7 +66,7 @@ def classifier(backbone, input_shape, classes, surgery=(), weights="imagenet"):
     model = build_backbone(backbone, weights, tuple(input_shape))
     for operation in surgery:
         arguments = dict(operation)
-        name = arguments.pop("name")
+        name = arguments.pop("name", None)
         if name not in SURGERIES:
             raise ValueError(unknown("surgery", name, SURGERIES))
         model = getattr(layers, name)(model, **arguments)

@@ -107,16 +107,17 @@ class TestRebuild:
 class TestResize:
     def test_twice_the_size_with_trained_scaling(self):
         """A map that is the same everywhere stays so; the network then is the old one, position by position."""
-        scaled = add_drs(network())
+        scaled = add_drs(network((12, 10)))
         for block in (1, 2):
             drs = scaled.get_layer(f"block{block}_add_drs")
-            drs.spatial_scale.assign(np.full(SIZE, 1.5))
+            drs.spatial_scale.assign(np.full((12, 10), 1.5))
             drs.channel_bias.assign([0.1, 0.2, 0.3, 0.4])
-        larger = resize_network(scaled, (16, 12))
-        assert larger.get_layer("block1_add_drs").spatial_scale.shape == (16, 12)
-        flat = np.full((1, 16, 12, 3), 0.5, "float32")
-        middle = predict(larger, flat)[0, 8, 6]
-        np.testing.assert_allclose(middle, predict(scaled, flat[:, :8, :6])[0, 4, 3], rtol=1e-5)
+        larger = resize_network(scaled, (24, 20))
+        assert larger.get_layer("block1_add_drs").spatial_scale.shape == (24, 20)
+        # In the middle, which the borders do not reach through three convolutions.
+        flat = np.full((1, 24, 20, 3), 0.5, "float32")
+        middle = predict(larger, flat)[0, 12, 10]
+        np.testing.assert_allclose(middle, predict(scaled, flat[:, :12, :10])[0, 6, 5], rtol=1e-5)
 
     def test_and_back_is_the_same_network(self):
         scaled = add_drs(network())

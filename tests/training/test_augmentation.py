@@ -125,5 +125,5 @@ def test_grey_images():
 
 
 def test_nothing_asked_for():
-    images = coordinates(2)
-    np.testing.assert_array_equal(augmented(affine_augmentation(False, 0, 0, 0), images), images)
+    with pytest.raises(ValueError, match="received nothing to do"):
+        affine_augmentation(False, 0, 0, 0)

@@ -1,0 +1,51 @@
+"""A backbone that trains in seconds, and a folder in BUSI's layout."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+PIXELS = {"mean": [100.0] * 3, "deviation": [50.0] * 3}
+
+
+def build_tiny(pixels):
+    """Residual blocks of four channels, named as in every backbone: one in stage 1, two in stage 4."""
+    import keras
+
+    x = keras.layers.Conv2D(4, 5, 4, padding="same", activation="relu", name="conv1_conv")(pixels)
+    for name in ("conv2_block1", "conv5_block1", "conv5_block2"):
+        y = keras.layers.Conv2D(4, 3, padding="same", name=f"{name}_1_conv")(x)
+        y = keras.layers.BatchNormalization(name=f"{name}_1_bn")(y)
+        x = keras.layers.Add(name=f"{name}_add")([x, y])
+        x = keras.layers.Activation("relu", name=f"{name}_out")(x)
+    return keras.Model(keras.utils.get_source_inputs(pixels)[0], x)
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """Registers the backbone `tiny` with "ImageNet" weights in `MEDZOO_WEIGHTS`."""
+    import keras
+    from medzoo.zoo import backbones
+
+    source = backbones.Source(("tiny.weights.h5", "official.h5"), "https://example.org/tiny", "md5:0", "MIT")
+    record = backbones.Backbone(build_tiny, PIXELS, backbones.RESNET_GROUPS, (1, 0, 0, 2), source)
+    monkeypatch.setitem(backbones.BACKBONES, "tiny", record)
+    monkeypatch.setenv("MEDZOO_WEIGHTS", str(tmp_path / "imagenet"))
+    (tmp_path / "imagenet").mkdir()
+    keras.utils.set_random_seed(11)
+    backbones.backbone("tiny", None, (32, 32, 3)).save_weights(tmp_path / "imagenet" / "tiny.weights.h5")
+    return "tiny"
+
+
+@pytest.fixture(scope="session")
+def busi(tmp_path_factory):
+    """24 benign and 16 malignant pictures: speckle with a blob, darker where malignant."""
+    folder = tmp_path_factory.mktemp("made-up") / "BUSI"
+    rows, columns = np.mgrid[:72, :80]
+    for label, count, depth in (("benign", 24, 60), ("malignant", 16, 110)):
+        (folder / label).mkdir(parents=True)
+        for number in range(1, count + 1):
+            random = np.random.default_rng([number, count])
+            blob = ((rows - random.uniform(25, 45)) ** 2 + (columns - random.uniform(30, 50)) ** 2) < 300
+            image = random.normal(140, 40, (72, 80)) - depth * blob
+            Image.fromarray(np.clip(image, 0, 255).astype("uint8")).save(folder / label / f"{label} ({number}).png")
+    return folder
