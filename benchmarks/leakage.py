@@ -2,8 +2,8 @@
 
     MEDZOO_WEIGHTS=FOLDER python benchmarks/leakage.py BUSI
 
-Five-fold cross-validation over all benign and malignant images (AUC over the pooled scores), folds by image and folds by
-twin group, the groups with contradictory labels left in and left out:
+Five-fold cross-validation over all benign and malignant images (AUC over the pooled scores), folds by image and folds
+by twin group, the groups with contradictory labels left in and left out:
 
 - linear probe: logistic regression on the average-pooled features of ResNet50 (ImageNet);
 - nearest neighbour: share of malignant among the 1 nearest image by cosine of the same features;
@@ -17,13 +17,12 @@ import sys
 
 import keras
 import numpy as np
+from medzoo import analysis, datasets, zoo
+from medzoo.training.run import machine
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-
-from medzoo import analysis, datasets, zoo
-from medzoo.training.run import machine
 
 
 def features(images):
