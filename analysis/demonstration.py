@@ -73,8 +73,8 @@ def demonstrate(images=None, out="demo"):
         heatmap_overlays(model, card, pixels),
         [f"{path.name}\n{positive} {value:.2f}" for path, value in zip(paths, predictions[positive], strict=True)],
         heading,
-        f"{card.name} version {card.version}: probability of {positive!r}; right of each image where the model finds "
-        f"it, orange for {positive}, blue against it (class activation map). Trained on {card.data['dataset']}.",
+        f"{card.name}, version {card.version}: probability of {positive!r}. Right of each image its class activation "
+        f"map: orange speaks for {positive}, blue against it. Trained on {card.data['dataset']}.",
     )
     picture = out / "predictions.png"
     with atomic(picture) as temporary:

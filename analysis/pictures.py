@@ -31,7 +31,10 @@ def prediction_figure(images, overlays, titles, heading, note):
         )
     columns = min(PAIRS, len(images))
     rows = -(-len(images) // columns)
-    figure = Figure(figsize=(max(6.0, 4.2 * columns), 2.3 * rows + 1.6), layout="constrained")
+    side = max(6.0, 4.2 * columns) / (2 * columns)  # inches, the width of an image
+    tallest = max(np.shape(image)[0] / np.shape(image)[1] for image in images)
+    height = rows * (side * min(tallest, 2) + 0.45) + 1.2
+    figure = Figure(figsize=(2 * columns * side, height), layout="constrained")
     axes = figure.subplots(rows, 2 * columns, squeeze=False)
     for cell in axes.flat:
         cell.axis("off")

@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import tempfile
 
 from .. import __version__
 from .._nearest import unknown
@@ -14,7 +15,6 @@ def main(arguments=None):
     Args:
         arguments: list of str, the command line without `medzoo`; that of the process when None.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow reads it once, when it is imported
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     parser, commands = _parsers()
     options = None
@@ -132,6 +132,28 @@ def _one_line(error):
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def _import_keras():
+    """Imports Keras and its backend without TensorFlow's messages, unless the user has set how much it says.
+
+    While it is imported TensorFlow (2.18 to 2.21 at least) writes to standard error whatever the level.
+    """
+    if "TF_CPP_MIN_LOG_LEVEL" not in os.environ:
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+        sys.stderr.flush()
+        usual = os.dup(2)
+        with tempfile.TemporaryFile() as caught:
+            os.dup2(caught.fileno(), 2)
+            try:
+                import keras  # noqa: F401
+            except BaseException:
+                caught.seek(0)
+                os.write(usual, caught.read())
+                raise
+            finally:
+                os.dup2(usual, 2)
+                os.close(usual)
+
+
 def _list(options):
     from ..zoo import store
 
@@ -188,6 +210,7 @@ def _show(options):
 
 
 def _verify(options):
+    _import_keras()
     from .. import zoo
 
     failed = 0
@@ -206,6 +229,7 @@ def _verify(options):
 
 
 def _predict(options):
+    _import_keras()
     from .. import analysis, zoo
     from ..training.run import write_table
 
@@ -224,6 +248,7 @@ def _predict(options):
 
 
 def _run(options):
+    _import_keras()
     from .. import recipes
 
     module = recipes.recipe(options.recipe)
@@ -240,6 +265,7 @@ def _run(options):
 
 
 def _publish(options):
+    _import_keras()
     from .. import zoo
 
     published = zoo.publish(options.run, options.name, options.into)
@@ -252,6 +278,7 @@ def _publish(options):
 
 
 def _export(options):
+    _import_keras()
     from .. import zoo
 
     print(f"{zoo.export(options.name, options.format, options.out)}: reproduces the model's outputs")
@@ -271,6 +298,7 @@ def _twins(options):
 
 
 def _demo(options):
+    _import_keras()
     from .. import analysis
 
     made = analysis.demonstrate(options.images, options.out)

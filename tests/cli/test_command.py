@@ -135,6 +135,15 @@ def test_it_answers_without_importing_keras(arguments, folder):
     assert done.stdout.splitlines()[-1] == "imported: []"
 
 
+def test_the_backend_is_imported_without_its_messages(folder):
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    code = f"import sys; from medzoo.cli import main; sys.exit(main(['verify', {str(folder / 'drs-resnet18-busi')!r}]))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert len(done.stdout.splitlines()) == 1
+
+
 def test_version(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["--version"])
