@@ -26,6 +26,7 @@ Where the paper is silent or cannot be had:
 - Figure 5a also shows the ImageNet validation set, which cannot be shipped: left out.
 """
 
+import random
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 
@@ -319,7 +320,8 @@ def train_cell(parts, settings, method, cell, folder, verbose=1):
     """
     rate, beta_1, repeat = cell
     seed = settings.seed + repeat
-    keras.utils.set_random_seed(seed)
+    # Keras draws the seeds of its initialisers from here; its own `set_random_seed` imports TensorFlow on any backend.
+    random.seed(seed)
     with precision(settings.precision):
         model = builders.build(description(settings, method), weights="imagenet")
     stages = (stage(settings, method, rate, beta_1),)
