@@ -91,7 +91,7 @@ def test_what_is_frozen_rests_and_trains_in_a_later_stage(tmp_path):
 
 
 def test_first_update_is_adams(tmp_path):
-    """The learning rate against the sign of the gradient, almost whatever its size (Kingma and Ba 2015, algorithm 1)."""
+    """The learning rate against the sign of the gradient, nearly whatever its size (Kingma and Ba 2015)."""
     model = network(drs=False)
     start = values(model)["head_logits/bias"]
     # All of class 1: the gradient of the bias, p - 1, is negative.
