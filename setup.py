@@ -45,6 +45,8 @@ setup(
         "matplotlib>=3.9",
         "opencv-python-headless>=4.10",
         "filelock>=3.13",
+        "threadpoolctl>=3.5",
+        "python-gdcm>=3.0.24",
     ],
     extras_require={
         "jax": ["jax>=0.4.35"],
