@@ -121,7 +121,7 @@ def test_overrides():
         ("batch_size=-1", "batch_size: received -1"),
         ("learning_rates=0.1,-0.1", "learning_rates: received -0.1"),
         ("beta_1=nan", "beta_1: received nan"),
-        ("monitor=val_acc", "unknown monitor 'val_acc': did you mean 'val_accuracy'"),
+        ("monitor=val_acuracy", "unknown monitor 'val_acuracy': did you mean 'val_accuracy'"),
         ("precision=bfloat16", "unknown precision 'bfloat16': did you mean 'mixed_bfloat16'"),
     ],
 )
