@@ -224,7 +224,7 @@ def backbone(name, weights="imagenet", input_shape=(224, 224, 3)):
     model = keras.Model(image, model.outputs[0], name=name)
     if weights is None:
         return model
-    path = _imagenet_file(name, found.imagenet) if weights == "imagenet" else Path(weights)
+    path = imagenet_file(name) if weights == "imagenet" else Path(weights)
     _load_file(model, path, found)
     if weights == "imagenet" and found.imagenet.kernel_norm is not None:
         received = float(np.sqrt(sum(norm**2 for norm in kernel_norms(model).values())))
@@ -267,8 +267,13 @@ def kernel_norms(model):
     }
 
 
-def _imagenet_file(name, source):
-    """Path of a backbone's ImageNet weights: `MEDZOO_WEIGHTS`, the cache, the official address."""
+def imagenet_file(name):
+    """Path of a backbone's ImageNet weights: from `MEDZOO_WEIGHTS`, else the cache, else the official address.
+
+    Raises:
+        ValueError, FileNotFoundError: as `backbone`.
+    """
+    source = record(name).imagenet
     official = source.files[-1]
     folder = os.environ.get("MEDZOO_WEIGHTS")
     if folder:
