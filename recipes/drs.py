@@ -544,8 +544,8 @@ def card_fields(context, name, cell, metrics):
             "the split.",
             f"One setting (learning rate {rate:g}, beta_1 {beta_1:g}) of profile and seed as in the command; another "
             "seed gives another number within and beyond the interval.",
-            "Accuracy, sensitivity and specificity are those of the point nearest the corner of the test ROC curve, as in "
-            "the paper: chosen on the test part, they flatter.",
+            "Accuracy, sensitivity and specificity are those of the point nearest the corner of the test ROC curve, as "
+            "in the paper: chosen on the test part, they flatter.",
             f"Began with the ImageNet weights in {weights.name}, sha256 {file_sha256(weights)}.",
             "For research, not for diagnosis.",
         ],
