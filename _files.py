@@ -10,12 +10,18 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def atomic(path):
+def atomic(path, marker=None):
     """Gives a temporary path in the same folder, moved to `path` when the block ends well and removed when it does not.
 
-    The temporary path may become a file or a folder, and ends in the name of `path`; what is at `path` is replaced.
+    The temporary path may become a file or a folder, and ends in the name of `path`. A file at `path` is replaced by a
+    file, and a folder by a folder if it is empty or holds `marker`; any other is somebody's and is refused.
+
+    Args:
+        path: where the file or folder shall be.
+        marker: name of a file that a folder which may be replaced holds.
 
     Raises:
+        FileExistsError: with one line, when a folder is at `path` that must not be replaced.
         OSError: with one line that names `path`, when it cannot be written, as when the disk is full.
 
     Example:
@@ -26,6 +32,7 @@ def atomic(path):
     ```
     """
     path = Path(path)
+    _refuse_foreign_folder(path, marker)
     mark = uuid.uuid4().hex[:8]
     temporary = path.with_name(f".part-{mark}-{path.name}")
     try:
@@ -42,6 +49,12 @@ def atomic(path):
         if isinstance(error, OSError) and str(temporary) in str(error.filename or temporary):
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
+
+
+def _refuse_foreign_folder(path, marker):
+    if path.is_dir() and any(path.iterdir()) and not (marker and (path / marker).is_file()):
+        expected = f"a new name, or a folder with {marker}" if marker else "the name of a file"
+        raise FileExistsError(f"{path}: is a folder with other things in it, expected {expected}")
 
 
 def _move(temporary, path, older):

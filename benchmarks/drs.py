@@ -38,7 +38,9 @@ def trainer(backbone, train):
     from medzoo.training import Stage, make_optimizer, set_trainable
     from medzoo.zoo import builders
 
-    model = builders.build(description(backbone, [{"name": "add_drs"}]))
+    # Full fine-tuning as in table 1 has no DRS layers.
+    surgery = [{"name": "add_drs"}] if "drs" in train else []
+    model = builders.build(description(backbone, surgery))
     parameters = set_trainable(model, train)
     jit = False if keras.backend.backend() == "tensorflow" else "auto"
     model.compile(make_optimizer(model, Stage(1, 0.001)), "binary_crossentropy", jit_compile=jit)

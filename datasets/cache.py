@@ -12,9 +12,9 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-import pooch
 from filelock import FileLock
 
+from .. import _cache
 from .images import DECODER_VERSION, convert_channels, decode_image, read_bytes, resize_image
 from .table import check_table, image_paths
 
@@ -114,8 +114,8 @@ def cached_images(table, size, channels=3, folder=None):
 
 
 def cache_folder(folder=None):
-    """The folder asked for, else the one named by `MEDZOO_CACHE`, else the user's cache folder on this system."""
-    return Path(folder or os.environ.get("MEDZOO_CACHE") or pooch.os_cache("medzoo")).expanduser()
+    """The folder asked for, else medzoo's cache."""
+    return Path(folder).expanduser() if folder else _cache.root()
 
 
 def _open(file):

@@ -1,12 +1,10 @@
-"""Custom Keras layers, and the surgery that puts them into a finished network."""
+"""Custom Keras layers, and the surgery that puts them into a finished network.
 
-from .._lazy import attach
+Importing this room registers the layers with Keras, so that `keras.models.load_model` finds them.
+"""
 
-__getattr__, __dir__, __all__ = attach(
-    __name__,
-    names={
-        "drs": ["DRSLayer", "add_drs"],
-        "pixels": ["PixelNormalization"],
-        "surgery": ["rebuild", "resize_network", "split_at"],
-    },
-)
+from .drs import DRSLayer, add_drs
+from .pixels import PixelNormalization
+from .surgery import rebuild, resize_network, split_at
+
+__all__ = ["DRSLayer", "PixelNormalization", "add_drs", "rebuild", "resize_network", "split_at"]

@@ -120,7 +120,9 @@ def add_drs(model, spatial=True, channel=True):
     def insert(layer, *args, **kwargs):
         if isinstance(layer, DRSLayer):
             raise ValueError(f"add_drs: the network {model.name!r} has a DRS layer already ({layer.name!r})")
-        if isinstance(layer, ACTIVATIONS) and id(args[0]) in added_tensors:
+        # Activations too come as layers, or as the operation that `keras.ops.relu(x)` leaves.
+        activates = isinstance(layer, ACTIVATIONS) or type(layer).__name__ == "Relu"
+        if activates and id(args[0]) in added_tensors:
             name = f"{added_tensors[id(args[0])][0]}_drs"
             # In float32 also in a half-precision network: trained scales differ from 1 by about 1 % (figure 7), and
             # bfloat16 knows nothing between 1 and 1.008.

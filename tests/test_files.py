@@ -8,8 +8,9 @@ from medzoo._files import atomic, read_json, write_json
 
 
 def put(target, name, text, error=None):
-    with atomic(target) as folder:
+    with atomic(target, marker="card.json") as folder:
         folder.mkdir()
+        (folder / "card.json").touch()
         (folder / name).write_text(text)
         assert target.name not in os.listdir(target.parent) or name not in os.listdir(target)
         if error:
@@ -21,9 +22,9 @@ def test_a_folder_appears_whole_and_replaces_an_older_one(tmp_path):
     put(target, "a", "1")
     with pytest.raises(KeyboardInterrupt):
         put(target, "b", "2", KeyboardInterrupt())
-    assert os.listdir(target) == ["a"]
+    assert sorted(os.listdir(target)) == ["a", "card.json"]
     put(target, "c", "3")
-    assert os.listdir(target) == ["c"]
+    assert sorted(os.listdir(target)) == ["c", "card.json"]
     assert os.listdir(tmp_path) == ["target"]
 
 
@@ -62,3 +63,14 @@ def test_damaged_json_is_named(tmp_path):
     (tmp_path / "card.json").write_text('{"a": ')
     with pytest.raises(ValueError, match=r"card\.json: not a whole JSON file"):
         read_json(tmp_path / "card.json")
+
+
+def test_a_folder_of_somebody_is_not_replaced(tmp_path):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "thesis.txt").write_text("years of work")
+    with pytest.raises(FileExistsError, match="results: is a folder with other things in it"):
+        write_json(tmp_path / "results", {})
+    with pytest.raises(FileExistsError, match=r"expected a new name, or a folder with card\.json"):
+        put(tmp_path / "results", "a", "1")
+    assert (tmp_path / "results" / "thesis.txt").read_text() == "years of work"
+    assert os.listdir(tmp_path) == ["results"]

@@ -1,7 +1,6 @@
 """Fitting a schedule of stages so that a kill at any time costs at most one epoch, and changes nothing else."""
 
 import csv
-import importlib.util
 import json
 import re
 from collections import Counter
@@ -103,7 +102,7 @@ def _fit_stage(model, index, stage, train, validation, labels, folder, augmentat
     progress = _Progress(model, stage, index, train, validation, labels, folder, trainer, best, random)
     progress.restore()
     callbacks = [progress]
-    if keras.backend.backend() == "tensorflow" and importlib.util.find_spec("tensorboard"):
+    if keras.backend.backend() == "tensorflow":
         callbacks.append(keras.callbacks.TensorBoard(str(folder / "tensorboard"), write_graph=False))
     if not progress.is_over():
         # Batches shuffles by itself, a pure function of seed and epoch; Keras would again, by a hidden generator.
@@ -203,7 +202,8 @@ class _Progress(keras.callbacks.Callback):
         arrays = {path: np.ascontiguousarray(keras.ops.convert_to_numpy(v)) for path, v in variables.items()}
         metadata = {"stage": _describe(self.stage), "state": json.dumps(state), "order": json.dumps(list(arrays))}
         with atomic(self.folder / name) as temporary:
-            safetensors.numpy.save_file(arrays, temporary, metadata)
+            # Not `save_file`, whose files nobody else may read.
+            temporary.write_bytes(safetensors.numpy.save(arrays, metadata))
 
 
 def validation_metrics(model, batches, labels):

@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from .._files import atomic
-from .backbones import backbone
+from .backbones import backbone, norm
 from .builders import build
 from .cards import SCHEMA, Card
 from .store import check_weights, file_sha256, find
@@ -109,9 +109,9 @@ def save_checkpoint(model, folder, card_fields, storage="float32", delta=False):
         record = {
             "name": arguments["backbone"],
             "weights": "imagenet",
-            "kernel_norms": {path: _norm(array) for path, array in supplied.items()},
+            "kernel_norms": {path: norm(array) for path, array in supplied.items()},
         }
-    with atomic(folder) as temporary:
+    with atomic(folder, marker="card.json") as temporary:
         temporary.mkdir()
         path = temporary / WEIGHTS_FILE
         save_weights(model, path, storage, leave_out=supplied)
@@ -285,10 +285,6 @@ def _supplied(model, arguments):
     return supplied
 
 
-def _norm(array):
-    return float(np.linalg.norm(np.asarray(array, "float64")))
-
-
 def _rebuild(folder, description, weights, classes=None):
     """The model of a checkpoint folder, its weights checked and in place."""
     path = check_weights(folder, weights)
@@ -333,7 +329,7 @@ def _assign(model, path, supplied=(), fresh_head=False):
 def _check_norms(model, norms, path):
     variables = _variables(model)
     for name, expected in norms.items():
-        received = _norm(keras.ops.convert_to_numpy(variables[name]))
+        received = norm(keras.ops.convert_to_numpy(variables[name]))
         if not np.isclose(received, expected, rtol=NORM_TOLERANCE, atol=1e-8):
             raise ValueError(
                 f"{path}: received a backbone whose {name!r} has norm {received:.6g}, expected {expected:.6g}: "

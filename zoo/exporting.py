@@ -21,7 +21,8 @@ def export(model, format, out):
     Args:
         model: a `keras.Model`, or the name of a checkpoint as for `load`.
         format: `"saved_model"` (TensorFlow Serving; endpoint `serve`, signature `serving_default`; needs the
-            TensorFlow backend), `"keras"` (Keras 3 with medzoo imported) or `"onnx"` (needs the extra `onnx` and
+            TensorFlow backend), `"keras"` (Keras 3 after `import medzoo.layers`) or `"onnx"` (needs the extra
+            `onnx` and
             the TensorFlow backend).
         out: folder, made if need be, into which `saved_model/`, `model.keras` or `model.onnx` is written.
 
@@ -52,7 +53,7 @@ def export(model, format, out):
     model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     images = golden_input(model.inputs[0].shape[1:], GOLDEN_SEED)
     expected = keras.ops.convert_to_numpy(model(images, training=False))
-    with atomic(target) as path:
+    with atomic(target, marker="saved_model.pb") as path:
         write(model, path)
         received = np.asarray(run(path, images))
         scale = max(1.0, float(np.abs(expected).max()))

@@ -69,9 +69,10 @@ def publish(run, name, into=None, archive=None):
         export(model, "saved_model", source)  # a run on another backend than TensorFlow has none
     arguments = fields["build"]["arguments"]
     delta = "backbone" in arguments and 1 - backbone_share(model, arguments) < DELTA_SHARE
-    with atomic(folder) as temporary:
+    # The folder is in place before the archive: a failure in between leaves no archive without its checkpoint.
+    with atomic(archive) as zipped, atomic(folder, marker="card.json") as temporary:
         card = save_checkpoint(model, temporary, fields, storage="float32" if delta else "float16", delta=delta)
-        _write_archive(archive, name, temporary, saved_model)
+        _write_archive(zipped, name, temporary, saved_model)
     return Published(folder, archive, card)
 
 
@@ -108,12 +109,12 @@ def _draft(path):
 
 
 def _write_archive(path, name, folder, saved_model):
-    """Zips card, weights and SavedModel below one folder, whole or not at all, the same bytes for the same files."""
+    """Zips card, weights and SavedModel below one folder, the same bytes for the same files."""
     members = {f"{name}/{file.name}": file for file in sorted(folder.iterdir())}
     for file in sorted(saved_model.rglob("*")):
         if file.is_file():
             members[f"{name}/saved_model/{file.relative_to(saved_model).as_posix()}"] = file
-    with atomic(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as file:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
         for member, content in members.items():
             # A fixed date, so that the archive depends on its content alone.
             entry = zipfile.ZipInfo(member, (1980, 1, 1, 0, 0, 0))

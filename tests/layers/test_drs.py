@@ -1,5 +1,8 @@
 """DRS against the equations of Byra 2021 worked by hand, and the counts of its table 1."""
 
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -119,6 +122,12 @@ def test_other_activations_and_plain_plus(activation):
     np.testing.assert_allclose(scaled.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-6)
 
 
+def test_activation_written_as_an_operation():
+    image = keras.Input((8, 8, 4))
+    model = keras.Model(image, keras.ops.relu(image + keras.layers.Conv2D(4, 3, padding="same")(image)))
+    assert sum(isinstance(layer, DRSLayer) for layer in add_drs(model).layers) == 1
+
+
 def test_a_network_nested_in_a_model_is_searched():
     image = keras.Input((8, 6, 3))
     model = keras.Model(image, keras.layers.GlobalAveragePooling2D()(shake(small_resnet())(image)))
@@ -138,6 +147,13 @@ def test_trained_network_saves_loads_and_clones(tmp_path):
     clone = keras.models.clone_model(scaled)
     clone.set_weights(scaled.get_weights())
     np.testing.assert_allclose(clone.predict(x, verbose=0), expected, rtol=1e-6)
+
+
+def test_a_fresh_process_loads_a_saved_network_after_importing_the_room(tmp_path):
+    add_drs(small_resnet()).save(tmp_path / "model.keras")
+    code = f"import keras, medzoo.layers; print(keras.models.load_model({str(tmp_path / 'model.keras')!r}).name)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "small"
 
 
 def test_gradients_reach_all_four_weights():

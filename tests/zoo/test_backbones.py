@@ -1,6 +1,8 @@
 """Backbones against keras.applications, a ResNet18 in plain NumPy and published parameter counts; and every way in
 which weights can be wrong."""
 
+import json
+
 import keras
 import numpy as np
 import pooch
@@ -213,8 +215,11 @@ def small(state, tmp_path, monkeypatch):
     np.savez(folder / "small.npz", **state)
     safetensors.numpy.save_file(state, folder / "official.safetensors")
     digest = pooch.file_hash(folder / "official.safetensors")
-    norm = np.sqrt(sum((state[name].astype("float64") ** 2).sum() for name in CONVOLUTION))
-    source = Source(("small.npz", "official.safetensors"), "https://example.org/w", f"sha256:{digest}", "MIT", norm)
+    source = Source(("small.npz", "official.safetensors"), "https://example.org/w", f"sha256:{digest}", "MIT")
+    names = {"conv1_conv/kernel": "conv1.weight", "conv1_bn/gamma": "bn1.weight", "conv1_bn/beta": "bn1.bias"}
+    norms = {path: float(np.sqrt((state[name].astype("float64") ** 2).sum())) for path, name in names.items()}
+    (tmp_path / "norms.json").write_text(json.dumps({"small": norms}))
+    monkeypatch.setattr(backbones, "NORMS", tmp_path / "norms.json")
     grey = {"mean": [0, 0, 0], "deviation": [1, 1, 1]}
     small = Backbone(build_small, grey, backbones.RESNET_GROUPS, (1,), source, torchvision=True)
     monkeypatch.setitem(backbones.BACKBONES, "small", small)
@@ -268,7 +273,21 @@ class TestImageNetWeights:
     def test_others_of_the_same_shapes(self, small, state):
         state["conv1.weight"] *= 1.1
         np.savez(small / "small.npz", **state)
-        assert "small.npz: not the ImageNet weights of small: norm over all kernels" in refusal(ValueError)
+        assert "small.npz: not the ImageNet weights of small: conv1_conv/kernel has norm" in refusal(ValueError)
+
+    def test_other_batch_norm(self, small, state):
+        state["bn1.weight"][:] = 0
+        np.savez(small / "small.npz", **state)
+        assert "conv1_bn/gamma has norm 0, expected" in refusal(ValueError)
+
+    def test_batch_norm_statistics_estimated_anew(self, small, state):
+        state["bn1.running_mean"] += 0.1
+        np.savez(small / "small.npz", **state)
+        assert_holds(build(), state)
+
+    def test_nothing_known_of_them(self, small, monkeypatch, tmp_path):
+        (tmp_path / "norms.json").write_text("{}")
+        assert "small.npz: cannot be verified, expected the official file official.safetensors" in refusal(ValueError)
 
     def test_no_numbers(self, small, state):
         state["conv1.weight"][0, 0, 0, 0] = np.nan
