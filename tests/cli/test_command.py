@@ -337,7 +337,9 @@ def test_an_interrupt_gets_one_line(arguments, promise, monkeypatch, capsys):
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 def test_ctrl_c_in_a_process_of_its_own_leaves_no_traceback(tmp_path):
     code = (
-        "import sys, time\n"
+        "import signal, sys, time\n"
+        # A shell gives what it starts in the background an interrupt that is ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from medzoo import recipes\n"
         "from medzoo.cli import main\n"
         "def wait(*arguments, **named):\n"
@@ -350,7 +352,10 @@ def test_ctrl_c_in_a_process_of_its_own_leaves_no_traceback(tmp_path):
         assert process.stdout.readline() == b"running\n"
         time.sleep(0.2)
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
+        try:
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert errors.decode().strip() == "medzoo: stopped; the same command goes on where it was"
 
