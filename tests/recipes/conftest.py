@@ -1,5 +1,7 @@
 """A backbone that trains in seconds, and a folder in BUSI's layout."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -24,15 +26,19 @@ def build_tiny(pixels):
 def tiny(tmp_path, monkeypatch):
     """Registers the backbone `tiny` with "ImageNet" weights in `MEDZOO_WEIGHTS`."""
     import keras
+    import pooch
     from medzoo.zoo import backbones
 
-    source = backbones.Source(("tiny.weights.h5", "official.h5"), "https://example.org/tiny", "md5:0", "MIT")
+    (tmp_path / "imagenet").mkdir()
+    keras.utils.set_random_seed(11)
+    file = tmp_path / "imagenet" / "tiny.weights.h5"
+    source = backbones.Source((file.name,), "https://example.org/tiny", "sha256:", "MIT")
     record = backbones.Backbone(build_tiny, PIXELS, backbones.RESNET_GROUPS, (1, 0, 0, 2), source)
     monkeypatch.setitem(backbones.BACKBONES, "tiny", record)
     monkeypatch.setenv("MEDZOO_WEIGHTS", str(tmp_path / "imagenet"))
-    (tmp_path / "imagenet").mkdir()
-    keras.utils.set_random_seed(11)
-    backbones.backbone("tiny", None, (32, 32, 3)).save_weights(tmp_path / "imagenet" / "tiny.weights.h5")
+    backbones.backbone("tiny", None, (32, 32, 3)).save_weights(file)
+    official = dataclasses.replace(source, hash=f"sha256:{pooch.file_hash(file)}")
+    monkeypatch.setitem(backbones.BACKBONES, "tiny", dataclasses.replace(record, imagenet=official))
     return "tiny"
 
 
