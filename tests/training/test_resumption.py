@@ -13,7 +13,6 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-import safetensors.numpy
 from medzoo.training import fit
 
 SCRIPT = Path(__file__).with_name("killed_run.py")
@@ -86,16 +85,16 @@ def test_a_finished_run_is_only_loaded(killed_run, uninterrupted, monkeypatch):
 
 
 def test_full_disk_loses_nothing(killed_run, uninterrupted, tmp_path, monkeypatch):
-    save, written = safetensors.numpy.save_file, []
+    write, written = Path.write_bytes, []
 
-    def full_disk(arrays, path, metadata):
-        save(arrays, path, metadata)
+    def full_disk(path, content):
         written.append(path)
         if len([name for name in written if name.name.endswith("state.safetensors")]) == 2:
-            path.write_bytes(path.read_bytes()[:100])
+            write(path, content[:100])
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        return write(path, content)
 
-    monkeypatch.setattr(safetensors.numpy, "save_file", full_disk)
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
     with pytest.raises(OSError, match=r"disk is full.*stage-0/state\.safetensors") as error:
         killed_run.train(tmp_path)
     assert error.value.errno == errno.ENOSPC

@@ -77,8 +77,8 @@ def test_an_onnx_file_runs_in_onnxruntime(tiny_model, tmp_path):
 
 @needs_tensorflow
 def test_onnx_without_its_packages_names_the_extra(tiny_model, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tf2onnx", None)
-    with pytest.raises(ModuleNotFoundError, match=r"no package tf2onnx, expected the extra: pip install"):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(ModuleNotFoundError, match=r"no package onnx, expected the extra: pip install"):
         zoo.export(tiny_model, "onnx", tmp_path)
     assert os.listdir(tmp_path) == []
 
