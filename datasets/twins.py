@@ -23,7 +23,6 @@ import itertools
 import json
 import os
 import sys
-import tempfile
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -37,6 +36,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
+from .._files import atomic
 from .cache import cache_folder
 from .images import DECODER_VERSION, convert_channels, read_bytes, read_image, resize_image
 from .table import check_table, image_paths
@@ -189,14 +189,10 @@ def write_table(twins, path):
         twins: result of `find_twins`.
         path: the file, replaced if it exists.
     """
-
-    def write(temporary):
-        with open(temporary, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["image", "group"])
-            writer.writerows(sorted(twins.groups.items()))
-
-    _write_whole(Path(path), write)
+    with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["image", "group"])
+        writer.writerows(sorted(twins.groups.items()))
 
 
 def contact_sheet(twins, path, rows=60):
@@ -244,7 +240,8 @@ def contact_sheet(twins, path, rows=60):
                 if column and line[column - 1][0] != group:
                     draw.line([(x - gap // 2, y), (x - gap // 2, y + size + text)], fill="black", width=2)
         target = path if number == 1 else path.with_name(f"{path.stem}-{number}{path.suffix}")
-        _write_whole(target, lambda temporary, sheet=sheet: sheet.save(temporary, format="PNG"))
+        with atomic(target) as temporary:
+            sheet.save(temporary, format="PNG")
         pages.append(target)
     return pages
 
@@ -306,7 +303,8 @@ def _cached_pairs(path_of):
     found = [(hashes[first], hashes[second], evidence) for first, second, evidence in pairs]
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        _write_whole(file, lambda temporary: Path(temporary).write_text(json.dumps(found)))
+        with atomic(file) as temporary:
+            temporary.write_text(json.dumps(found))
     except OSError as error:  # a full disk must not cost the result
         warnings.warn(f"{file}: the twins found are not kept ({error.strerror})", stacklevel=2)
     return found
@@ -520,18 +518,6 @@ def _each(function, items, title):
                 end = "\n" if number == len(items) else ""
                 print(f"\rtwins: {title}, {number} of {len(items)}", end=end, file=sys.stderr, flush=True)
     return results
-
-
-def _write_whole(path, write):
-    """Calls `write` with a temporary name in the file's folder and renames it, so that no half file ever appears."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 def _fit(text, width, font):

@@ -342,4 +342,4 @@ def test_real_images(shared, imagenet, tmp_path):
     split = pd.read_csv(tmp_path / "split.csv")
     assert (split.groupby("subject")["split"].nunique() == 1).all()
     assert (split.groupby("subject")["label"].nunique() == 1).all()
-    assert "0 of the" in (tmp_path / "report.md").read_text()
+    assert " 0 of the" in (tmp_path / "report.md").read_text()
