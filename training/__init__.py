@@ -5,7 +5,7 @@ from .._lazy import attach
 __getattr__, __dir__, __all__ = attach(
     __name__,
     names={
-        "augmentation": ["affine_augmentation"],
+        "augmentation": ["affine_augmentation", "crop_augmentation"],
         "fit": ["fit_stages", "validation_metrics"],
         "mixed_precision": ["precision"],
         "stages": ["Stage", "make_optimizer", "set_trainable"],

@@ -35,7 +35,9 @@ def fit_stages(model, stages, train, validation, run, augmentation=None, verbose
         validation: `Batches` of the validation part, not shuffled, every class in it.
         run: folder for `stage-0/`, `stage-1/`, ... each with `history.csv`, `tensorboard/` (where TensorFlow is the
             backend), `state.safetensors` while it lasts and `best.safetensors`.
-        augmentation: Keras layer applied to the training images on the training device; None for none.
+        augmentation: Keras layer applied to the training images on the training device; None for none. Where it
+            crops (`crop_augmentation`) the training images are larger than the network's input, and the validation
+            images, which it does not see, are not.
         verbose: as in `keras.Model.fit`: 1 for a progress bar with AUC, 2 for a line an epoch, 0 for silence.
 
     Returns:
@@ -87,7 +89,7 @@ def _fit_stage(model, index, stage, train, validation, labels, folder, augmentat
 
     trainer = model
     if augmentation is not None:
-        image = keras.Input(model.input_shape[1:], name="raw_image")
+        image = keras.Input(train[0][0].shape[1:], name="raw_image")  # larger than the network's where it is cropped
         trainer = keras.Model(image, model(augmentation(image)))
     units = model.output_shape[-1]
     trainer.compile(
