@@ -3,26 +3,28 @@
 A new dataset is one file with a reader that returns an image table, and one line in `READERS`.
 """
 
-import difflib
 import importlib
 
 from .._lazy import attach
+from .._nearest import unknown
 
 READERS = {
     "busi": ("busi", "read_busi"),
     "csv": ("folder", "read_csv"),
     "folder": ("folder", "read_folder"),
+    "rsna": ("rsna", "read_rsna"),
 }
 
 __getattr__, __dir__, _lazy_names = attach(
     __name__,
-    modules=["batches", "busi", "cache", "folder", "images", "splits", "table", "tree", "twins"],
+    modules=["batches", "busi", "cache", "folder", "images", "listing", "rsna", "splits", "table", "tree", "twins"],
     names={
         "batches": ["Batches", "class_weights"],
         "busi": ["read_busi"],
         "cache": ["CachedImages", "cached_images"],
         "folder": ["read_csv", "read_folder"],
         "images": ["read_image", "resize_image"],
+        "rsna": ["read_rsna"],
         "splits": ["fraction", "k_folds", "split"],
         "table": ["check_table", "encode_labels", "image_paths", "image_table"],
         "tree": ["read_tree"],
@@ -58,8 +60,6 @@ def read(name, path, **options):
     ```
     """
     if name not in READERS:
-        nearest = difflib.get_close_matches(str(name), READERS, n=1)
-        hint = f"did you mean {nearest[0]!r}?" if nearest else f"expected one of {', '.join(list_datasets())}"
-        raise ValueError(f"unknown dataset {name!r}: {hint}")
+        raise ValueError(unknown("dataset", name, READERS))
     module, function = READERS[name]
     return getattr(importlib.import_module(f"{__name__}.{module}"), function)(path, **options)

@@ -6,10 +6,10 @@ same lesion pictured again (Pawłowska and others, Data in Brief 48:109247, 2023
 as subjects.
 """
 
-import difflib
 import re
 from pathlib import Path
 
+from .._nearest import unknown
 from .images import image_files
 from .table import image_table
 
@@ -37,8 +37,7 @@ def read_busi(path, classes=("benign", "malignant"), twins=True):
         raise ValueError(f"classes is {classes!r}, expected a tuple of distinct names of {', '.join(CLASSES)}")
     for name in classes:
         if name not in CLASSES:
-            nearest = difflib.get_close_matches(str(name), CLASSES, n=1) or CLASSES
-            raise ValueError(f"BUSI has no class {name!r}: did you mean {' or '.join(map(repr, nearest))}?")
+            raise ValueError(unknown("class of BUSI", name, CLASSES))
     root = _class_root(Path(path).expanduser(), classes)
     rows = []
     for label in classes:

@@ -1,8 +1,8 @@
 """The image table: a pandas DataFrame with one row an image, which every reader returns and everything else takes.
 
 Columns: `image` (POSIX path relative to `table.attrs["root"]`, absolute where the file lies outside), `subject`
-(whoever must not be on both sides of a split), `label`, and where a dataset has them `split`, `view`, `laterality`
-and `regions`.
+(whoever must not be on both sides of a split), `label`, and where a dataset has them `split`, `view` (such as `"CC"`),
+`laterality` (`"L"` or `"R"`), `regions`, `age` (years, NaN where unknown), `site` and `machine` (text).
 
 `table.attrs` holds `dataset` (its name), `root` (absolute path), `classes` (names in the order of the class index;
 the last is the positive one of two) and `subjects`: `"named"` by the dataset, `"twins"` for groups of images that
@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 REQUIRED = ("image", "subject", "label")
-OPTIONAL = ("split", "view", "laterality", "regions")
+OPTIONAL = ("split", "view", "laterality", "regions", "age", "site", "machine")
 SUBJECTS = ("named", "twins", "none")
 
 
@@ -91,6 +91,10 @@ def check_table(table):
     repeated = table["image"][table["image"].duplicated()]
     if len(repeated):
         raise ValueError(f"{title}: image {repeated.iloc[0]!r} stands in two rows, expected one")
+    if "age" in table:
+        for image, age in zip(table["image"], table["age"], strict=True):
+            if isinstance(age, bool) or not isinstance(age, (int, float, np.number)) or age < 0:
+                raise ValueError(f"{title}: age of image {image!r} is {age!r}, expected years, 0 or more, or NaN")
     encode_labels(table)
 
 

@@ -90,7 +90,7 @@ def test_a_class_folder_without_images(busi_folder, tmp_path):
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
-        (("benign", "malign"), "no class 'malign': did you mean 'malignant'?"),
+        (("benign", "malign"), "unknown class of BUSI 'malign': did you mean 'malignant'?"),
         ("benign", "classes is 'benign', expected a tuple"),
         ((), "expected a tuple of distinct names"),
         (("benign", "benign"), "expected a tuple of distinct names"),

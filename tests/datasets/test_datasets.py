@@ -20,11 +20,23 @@ def folder_of(busi_folder, tmp_path):
         (tmp_path / "data" / "table.csv").write_text("image,label,subject\n" + "".join(rows))
         return tmp_path / "data" / "table.csv", {}
 
+    def rsna():
+        names, rows = sorted((tmp_path / "data").rglob("*.png")), []
+        for number, image in enumerate(names):
+            patient = number // 2
+            (tmp_path / "rsna" / "train_images" / f"{patient}").mkdir(parents=True, exist_ok=True)
+            shutil.copy(image, tmp_path / "rsna" / "train_images" / f"{patient}" / f"{number}.png")
+            rows.append(f"1,{patient},{number},L,CC,60,{patient % 2},49\n")
+        header = "site_id,patient_id,image_id,laterality,view,age,cancer,machine_id\n"
+        (tmp_path / "rsna" / "train.csv").write_text(header + "".join(rows))
+        return tmp_path / "rsna", {}
+
     shutil.copytree(busi_folder, tmp_path / "data", ignore=shutil.ignore_patterns("*_mask*"))
     made = {
         "busi": lambda: (tmp_path / "data", {}),
         "csv": csv,
         "folder": lambda: (tmp_path / "data", {"twins": True}),
+        "rsna": rsna,
     }
     return lambda name: made[name]()
 
@@ -68,7 +80,7 @@ def test_no_twins_are_on_two_sides_of_a_split_of_the_real_busi(shared):
     [
         ("bussi", "unknown dataset 'bussi': did you mean 'busi'?"),
         ("Folder", "did you mean 'folder'?"),
-        ("imagenet", "unknown dataset 'imagenet': expected one of busi, csv, folder"),
+        ("imagenet", "unknown dataset 'imagenet'. Known: busi, csv, folder, rsna"),
         (3, "unknown dataset 3"),
     ],
 )

@@ -74,7 +74,10 @@ def test_labels_as_class_indices():
         ({"rows": [{"image": "x"}]}, "label of row 0 is"),
         ({"rows": [{"label": "a", "subject": "s"}], "subjects": "named"}, "image of row 0 is"),
         ({"subjects": "named"}, "subject of row 0 is"),
-        ({"rows": [{"image": "x", "label": "a", "age": 3}]}, "unknown column 'age', expected image, subject, label"),
+        (
+            {"rows": [{"image": "x", "label": "a", "colour": 3}]},
+            "unknown column 'colour', expected image, subject",
+        ),
         ({"subjects": "patients"}, "attrs\\['subjects'\\] is 'patients', expected one of named, twins, none"),
         ({"classes": ["a", "a"]}, "attrs\\['classes'\\] is \\['a', 'a'\\], expected distinct names"),
         ({"classes": []}, "expected distinct names"),
