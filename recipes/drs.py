@@ -27,7 +27,7 @@ Where the paper is silent or cannot be had:
 """
 
 import random
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 
 import keras
@@ -38,8 +38,31 @@ from .. import analysis, datasets, zoo
 from .._files import atomic, read_json, write_json
 from .._nearest import unknown
 from ..layers import split_at
-from ..training import Stage, affine_augmentation, fit_stages, precision, set_trainable
-from ..training.run import machine, open_run, write_table
+from ..training import (
+    Stage,
+    affine_augmentation,
+    check_settings,
+    fit_stages,
+    parse_settings,
+    precision,
+    set_trainable,
+)
+from ..training.mixed_precision import PRECISIONS
+from ..training.run import (
+    SUBJECT_SOURCES,
+    card_data,
+    card_metrics,
+    command_text,
+    interval_columns,
+    interval_text,
+    leaked,
+    machine,
+    open_run,
+    write_figure,
+    write_split,
+    write_table,
+)
+from ..training.stages import MONITORS
 from ..zoo import backbones, builders
 from ..zoo.store import file_sha256
 
@@ -86,8 +109,6 @@ METHODS = {
     "drs-all-blocks": Method("DRS + fine-tuning, all blocks", True, "all", (0.954, 0.923, 0.976, 0.897)),
 }
 PROTOCOLS = ("published", "sound")
-MONITORS = ("val_accuracy", "val_auc", "val_loss")
-PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Section 3.4: training
@@ -129,19 +150,12 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self):
-        least = {"image_size": 32, "repeats": 1, "epochs": 1, "patience": 1, "decay_epochs": 1, "batch_size": 1}
-        for name, limit in {**least, "variants": 1, "seed": 0}.items():
-            if getattr(self, name) < limit:
-                raise ValueError(f"{name}: received {getattr(self, name)}, expected at least {limit}")
+        counts = ("repeats", "epochs", "patience", "decay_epochs", "batch_size", "variants")
+        shares = ("decay", "learning_rates", "fine_tuning_learning_rates")
+        check_settings(self, {"image_size": 32, **dict.fromkeys(counts, 1), "seed": 0}, shares)
         for beta_1 in self.beta_1:
             if not 0 <= beta_1 < 1:
                 raise ValueError(f"beta_1: received {beta_1:g}, expected at least 0 and less than 1")
-        shares = {"decay": (self.decay,)}
-        rates = {"learning_rates": self.learning_rates, "fine_tuning_learning_rates": self.fine_tuning_learning_rates}
-        for name, values in {**shares, **rates}.items():
-            for value in values:
-                if not 0 < value <= 1:
-                    raise ValueError(f"{name}: received {value:g}, expected more than 0 and at most 1")
         if self.monitor not in MONITORS:
             raise ValueError(unknown("monitor", self.monitor, MONITORS))
         if self.precision not in PRECISIONS:
@@ -162,37 +176,6 @@ PROFILES = {
         precision="mixed_bfloat16",
     ),
 }
-
-
-def settings(profile, overrides=()):
-    """The settings of a profile with `key=value` strings applied.
-
-    Raises:
-        ValueError: for an unknown profile or key (with the nearest right name), or a value of another kind.
-    """
-    if profile not in PROFILES:
-        raise ValueError(unknown("profile", profile, PROFILES))
-    chosen = PROFILES[profile]
-    known = {field.name for field in fields(Settings)}
-    for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals or key not in known:
-            raise ValueError(unknown("option", key, known) if equals else f"--set {override}: expected key=value")
-        default = getattr(chosen, key)
-        try:
-            if isinstance(default, tuple):
-                value = tuple(float(part) for part in text.split(","))
-            else:
-                value = type(default)(text)
-        except ValueError:
-            kind = "numbers, separated by commas" if isinstance(default, tuple) else type(default).__name__
-            raise ValueError(f"--set {key}={text}: expected {kind}, as in {key}={_as_text(default)}") from None
-        chosen = replace(chosen, **{key: value})
-    return chosen
-
-
-def _as_text(value):
-    return ",".join(map(str, value)) if isinstance(value, tuple) else value
 
 
 def description(settings, method, classes=2):
@@ -420,7 +403,7 @@ def run(data, out, profile="paper", protocol="published", methods=(), backbone=N
     Raises:
         ValueError, FileNotFoundError: for data, names or options that do not fit, before anything trains.
     """
-    chosen = settings(profile, overrides)
+    chosen = parse_settings(PROFILES, profile, overrides)
     if backbone is not None:
         chosen = replace(chosen, backbone=backbone)
     backbones.record(chosen.backbone)
@@ -438,29 +421,12 @@ def run(data, out, profile="paper", protocol="published", methods=(), backbone=N
     out = open_run(out, shared)
     write_split(out / "split.csv", table.assign(sha256=parts.images.sha256))
     write_json(out / "excluded.json", excluded)
-    command = f"medzoo run drs --profile {profile} --protocol {protocol}" + (
-        f" --backbone {backbone}" if backbone else ""
-    )
-    command += "".join(f" --set {override}" for override in overrides) + " --data BUSI --out RUN"
+    command = command_text("drs", profile, protocol, "BUSI", backbone, overrides)
     context = Context(parts, chosen, protocol, excluded, command)
 
     for name in methods:
         finish_method(context, name, out / name, verbose)
     return report(context, out)
-
-
-def write_split(path, table):
-    """Writes a new run's split. Raises ValueError when a run that goes on finds other images, or another split."""
-    columns = ["image", "split", "sha256"]
-    if path.is_file():
-        before = pd.read_csv(path)[columns].to_numpy().tolist()
-        if before != (received := table[columns].to_numpy().tolist()):
-            differing = sorted({row[0] for row in before + received if (row in before) != (row in received)})
-            raise ValueError(
-                f"{path}: received other images or another split than the run began with: {len(differing)} differ, "
-                f"such as {differing[0]}; expected the same data, or another folder"
-            )
-    write_table(path, table)
 
 
 @dataclass(frozen=True)
@@ -494,7 +460,6 @@ def finish_method(context, name, folder, verbose):
 def card_fields(context, name, cell, metrics):
     """What the card of a method's model says; `zoo.publish` adds name and version."""
     method, chosen, table = METHODS[name], context.settings, context.parts.table
-    sizes = table["split"].value_counts()
     rate, beta_1, _ = grid(chosen, method)[cell]
     weights = backbones.imagenet_file(chosen.backbone)
     return {
@@ -520,26 +485,10 @@ def card_fields(context, name, cell, metrics):
             "dataset": "BUSI (Al-Dhabyani and others, Data in Brief 28:104863, 2020)",
             "licence": "CC0 / CC BY 4.0",
             "url": "https://doi.org/10.1016/j.dib.2019.104863",
-            "images": len(table),
-            "subjects": int(table["subject"].nunique()),
-            "subject_source": table.attrs["subjects"],
-            "split": {part: int(sizes[part]) for part in ("train", "validation", "test")},
+            **card_data(table),
             "excluded": f"{len(context.excluded)} images of twin groups with contradictory labels",
         },
-        "metrics": [
-            {
-                "name": key,
-                "part": "test",
-                "protocol": context.protocol,
-                "value": interval.value,
-                "low": interval.low,
-                "high": interval.high,
-                "n": interval.n,
-                "command": f"{context.command} --method {name}",
-                "machine": machine(),
-            }
-            for key, interval in metrics.items()
-        ],
+        "metrics": card_metrics(metrics, "test", context.protocol, f"{context.command} --method {name}"),
         "licence": f"Apache-2.0; backbone weights {backbones.record(chosen.backbone).imagenet.licence}",
         "limitations": [
             "Trained on images of one hospital and two scanners of one maker; not tested on others.",
@@ -575,10 +524,10 @@ def report(context, out):
     reference = predictions.get("feature-extraction")
     rows = []
     for name, method in finished.items():
-        saved = read_metrics(out / name)
+        saved = read_json(out / name / "metrics.json")
         row = {"method": method.title, "trainable_parameters": saved["trainable_parameters"], "cell": saved["cell"]}
         for key, published in zip(("auc", "accuracy", "sensitivity", "specificity"), method.published, strict=True):
-            row |= {f"{key}_paper": published, **{f"{key}{end}": saved[key][part] for end, part in ENDS.items()}}
+            row |= {f"{key}_paper": published, **interval_columns(key, saved[key])}
         if reference is not None and name != "feature-extraction":
             labels, scores, subjects = test_scores(predictions[name], classes)
             others = test_scores(reference, classes)[1]
@@ -591,21 +540,6 @@ def report(context, out):
     with atomic(out / "report.md") as temporary:
         temporary.write_text(report_text(context, finished, table), encoding="utf-8")
     return table
-
-
-ENDS = {"": "value", "_low": "low", "_high": "high", "_n": "n"}
-
-
-def read_metrics(folder):
-    """`metrics.json` of a method's folder."""
-    return read_json(folder / "metrics.json")
-
-
-def leaked(table):
-    """How many test images have a twin in the training or validation part, and how many test images there are."""
-    known = set(table.loc[table["split"] != "test", "subject"])
-    test = table.loc[table["split"] == "test", "subject"]
-    return int(test.isin(known).sum()), len(test)
 
 
 def report_text(context, finished, table):
@@ -635,7 +569,7 @@ def report_text(context, finished, table):
     for method, row in zip(finished.values(), table.to_dict("records"), strict=True):
         p_value = row.get("p_delong")
         compared = f"{p_value:.2g} ({row['p_wilcoxon_as_published']:.1g})" if pd.notna(p_value) else ""
-        shares = [f"{row[key]:.3f} ({row[f'{key}_low']:.3f} to {row[f'{key}_high']:.3f})" for key in ("auc", *SHARES)]
+        shares = [interval_text(key, row) for key in ("auc", *SHARES)]
         cells = [method.title, f"{row['trainable_parameters']:,}", shares[0], f"{row['auc_paper']:.3f}", compared]
         lines.append(f"| {' | '.join([*cells, *shares[1:]])} |")
     lines += [
@@ -650,18 +584,13 @@ def report_text(context, finished, table):
 
 
 SHARES = ("accuracy", "sensitivity", "specificity")
-SUBJECT_SOURCES = {
-    "named": "named by the dataset.",
-    "twins": "twin groups, found by `medzoo twins` (the dataset names no patients).",
-    "none": "unknown, each image counts as its own: the same subject may be on both sides of the split.",
-}
 
 
 def figures(parts, settings, finished, predictions, out):
     """Figures 4 to 7 as PNG."""
     classes = parts.table.attrs["classes"]
     curves = {method.title: test_scores(predictions[name], classes) for name, method in finished.items()}
-    save(analysis.roc_figure(curves), out / "figure-4-roc.png")
+    write_figure(out / "figure-4-roc.png", analysis.roc_figure(curves))
     scaled = {name: method for name, method in finished.items() if method.drs}
     if not scaled:
         return
@@ -671,14 +600,8 @@ def figures(parts, settings, finished, predictions, out):
     titles = {name: method.title for name, method in scaled.items()}
     rates = {"Feature extraction": analysis.activation_rate(frozen, images)}
     rates |= {titles[name]: analysis.activation_rate(model, images) for name, model in models.items()}
-    save(analysis.activation_rate_figure(rates), out / "figure-5-activation-rates.png")
+    write_figure(out / "figure-5-activation-rates.png", analysis.activation_rate_figure(rates))
     changes = {titles[name]: analysis.activation_rate_change(model, frozen, images) for name, model in models.items()}
-    save(analysis.activation_rate_change_figure(changes), out / "figure-6-activation-rate-changes.png")
+    write_figure(out / "figure-6-activation-rate-changes.png", analysis.activation_rate_change_figure(changes))
     deviations = {titles[name]: analysis.drs_deviations(model) for name, model in models.items()}
-    save(analysis.scaling_deviation_figure(deviations), out / "figure-7-scaling-deviations.png")
-
-
-def save(figure, path):
-    """Writes a matplotlib figure as PNG, whole or not at all."""
-    with atomic(path) as temporary:
-        figure.savefig(temporary, dpi=150, format="png")
+    write_figure(out / "figure-7-scaling-deviations.png", analysis.scaling_deviation_figure(deviations))

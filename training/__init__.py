@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = attach(
         "augmentation": ["affine_augmentation", "crop_augmentation"],
         "fit": ["fit_stages", "validation_metrics"],
         "mixed_precision": ["precision"],
+        "settings": ["check_settings", "parse_settings"],
         "stages": ["Stage", "make_optimizer", "set_trainable"],
     },
 )

@@ -4,13 +4,15 @@ import contextlib
 
 import keras
 
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+
 
 @contextlib.contextmanager
 def precision(policy):
     """Models built inside the block compute in this precision; their weights stay float32.
 
     Args:
-        policy: `"float32"`, `"mixed_bfloat16"` or `"mixed_float16"`.
+        policy: one of `PRECISIONS`.
 
     Example:
 

@@ -7,6 +7,8 @@ import keras
 from .._nearest import unknown
 from ..zoo.backbones import groups, match_layers
 
+MONITORS = ("val_auc", "val_accuracy", "val_loss")
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -41,8 +43,8 @@ class Stage:
     def __post_init__(self):
         if isinstance(self.train, str):
             raise ValueError(f"stage: received train {self.train!r}, expected a tuple such as ({self.train!r},)")
-        if self.monitor not in ("val_auc", "val_accuracy", "val_loss"):
-            raise ValueError(unknown("monitor", self.monitor, ("val_auc", "val_accuracy", "val_loss")))
+        if self.monitor not in MONITORS:
+            raise ValueError(unknown("monitor", self.monitor, MONITORS))
         if self.epochs < 1 or self.learning_rate <= 0 or self.weight_decay < 0:
             raise ValueError(
                 f"stage: received epochs {self.epochs}, learning_rate {self.learning_rate}, weight_decay "

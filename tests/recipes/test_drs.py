@@ -11,7 +11,8 @@ import pytest
 from medzoo import recipes, zoo
 from medzoo.datasets.table import image_table
 from medzoo.recipes import drs
-from medzoo.training import fit, set_trainable
+from medzoo.training import fit, parse_settings, set_trainable
+from medzoo.training.run import leaked
 from medzoo.zoo import backbones, builders
 from PIL import Image
 from sklearn.metrics import roc_auc_score
@@ -75,13 +76,13 @@ def test_parameter_counts_on_resnet101():
 def test_grid_of_the_paper():
     """Section 3.4: learning rate 0.001, 0.01, 0.1; beta_1 0.85, 0.9, 0.95; three repeats."""
     for method in drs.METHODS.values():
-        cells = list(drs.grid(drs.settings("paper"), method).values())
+        cells = list(drs.grid(parse_settings(drs.PROFILES, "paper"), method).values())
         assert len(cells) == 27
         assert set(cells) == {(r, b, n) for r in (0.001, 0.01, 0.1) for b in (0.85, 0.9, 0.95) for n in (0, 1, 2)}
 
 
 def test_stage_of_the_paper():
-    settings = drs.settings("paper")
+    settings = parse_settings(drs.PROFILES, "paper")
     stage = drs.stage(settings, drs.METHODS["drs"], 0.01, 0.85)
     assert (settings.batch_size, settings.image_size, settings.backbone) == (24, 224, "resnet101")
     assert (stage.patience, stage.decay, stage.decay_epochs, stage.beta_2) == (20, 0.9, 4, 0.999)
@@ -89,14 +90,16 @@ def test_stage_of_the_paper():
 
 
 def test_quick_grid_fine_tunes_blocks_more_slowly():
-    settings = drs.settings("quick")
+    settings = parse_settings(drs.PROFILES, "quick")
     rates = {name: [cell[0] for cell in drs.grid(settings, method).values()] for name, method in drs.METHODS.items()}
     assert rates["drs"] == rates["feature-extraction"] == [0.001]
     assert all(rates[name] == [0.0001] for name in NAMES if name not in ("drs", "feature-extraction"))
 
 
 def test_overrides():
-    changed = drs.settings("quick", ["epochs=7", "learning_rates=0.1,0.02", "decay=0.5", "backbone=resnet50"])
+    changed = parse_settings(
+        drs.PROFILES, "quick", ["epochs=7", "learning_rates=0.1,0.02", "decay=0.5", "backbone=resnet50"]
+    )
     assert (changed.epochs, changed.learning_rates, changed.decay, changed.backbone) == (
         7,
         (0.1, 0.02),
@@ -104,7 +107,7 @@ def test_overrides():
         "resnet50",
     )
     assert changed.batch_size == 24
-    assert drs.settings("quick").epochs == 10
+    assert parse_settings(drs.PROFILES, "quick").epochs == 10
 
 
 @pytest.mark.parametrize(
@@ -127,7 +130,7 @@ def test_overrides():
 )
 def test_impossible_overrides(override, message):
     with pytest.raises(ValueError) as error:  # noqa: PT011 - compared below
-        drs.settings("quick", [override])
+        parse_settings(drs.PROFILES, "quick", [override])
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -190,7 +193,7 @@ def test_sound_protocol_divides_no_group_and_leaves_out_contradictions():
     assert len(split) == 174
     assert not set(split["image"]) & set(excluded)
     assert (split.groupby("subject")["split"].nunique() == 1).all()
-    assert drs.leaked(split) == (0, (split["split"] == "test").sum())
+    assert leaked(split) == (0, (split["split"] == "test").sum())
 
     split, excluded = drs.split_table(images, "published", seed=0)
     assert (len(split), excluded) == (180, [])
@@ -198,7 +201,7 @@ def test_sound_protocol_divides_no_group_and_leaves_out_contradictions():
     assert divided.any()
     test = split[split["split"] == "test"]
     elsewhere = set(split[split["split"] != "test"]["subject"])
-    assert drs.leaked(split) == (sum(subject in elsewhere for subject in test["subject"]), len(test))
+    assert leaked(split) == (sum(subject in elsewhere for subject in test["subject"]), len(test))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -317,7 +320,7 @@ def check_model(out, busi):
 
 
 def test_best_cell_is_the_first_of_the_best_on_validation(monkeypatch, tmp_path):
-    settings = drs.settings("quick", ["learning_rates=0.1,0.2", "repeats=2", "epochs=2"])
+    settings = parse_settings(drs.PROFILES, "quick", ["learning_rates=0.1,0.2", "repeats=2", "epochs=2"])
     values = iter([[0.5, 0.7], [0.8, 0.1], [0.2, 0.8], [0.6, 0.6]])
     trained = []
 
