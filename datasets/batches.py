@@ -9,8 +9,8 @@ import numpy as np
 class Batches(keras.utils.PyDataset):
     """Gives `(x, y)` or, with weights, `(x, y, w)`.
 
-    `x` is float32 of shape (batch, height, width, channels) with values in [0, 255], `y` int32 of shape (batch, 1),
-    `w` float32 of shape (batch,): the product of class and sample weight.
+    `x` is float32 of shape (batch, height, width, channels) with values in [0, 255], `y` int32 of shape (batch, 1), or
+    (batch, k) of 0 and 1 for k labels an image, `w` float32 of shape (batch,): the product of class and sample weight.
 
     The order of an epoch is a function of `seed` and the attribute `epoch` alone. `on_epoch_end` adds one to `epoch`,
     but Keras also calls it when `fit` begins: where the order must be exactly that of an epoch, as in a resumed run,
@@ -19,11 +19,12 @@ class Batches(keras.utils.PyDataset):
 
     Args:
         images: `CachedImages`, or an array of shape (n, height, width, channels) with values in [0, 255].
-        labels: n class indices, one for each image of `images`.
+        labels: n class indices, one for each image of `images`; of multi-label images 0 or 1, of shape (n, k), as
+            `encode_labels` gives them.
         batch_size: images in a batch; the last one of an epoch may be smaller.
         shuffle: whether each epoch has an order of its own.
         seed: of the order, 0 or more.
-        class_weight: mapping of class index to weight, see `class_weights`.
+        class_weight: mapping of class index to weight, see `class_weights`; not for multi-label images.
         sample_weight: n weights, one for each image of `images`.
         indices: which images to give, as positions in `images`; all when None.
 
@@ -74,7 +75,7 @@ class Batches(keras.utils.PyDataset):
         chosen = self.order()[index * self.batch_size : (index + 1) * self.batch_size]
         read = getattr(self.images, "read", None)
         pixels = read(chosen) if read else np.asarray(self.images[chosen])
-        batch = pixels.astype("float32"), self.labels[chosen][:, None]
+        batch = pixels.astype("float32"), self.labels[chosen].reshape(len(chosen), -1)
         return batch if self.weights is None else (*batch, self.weights[chosen])
 
     def order(self):
@@ -101,7 +102,10 @@ def class_weights(labels, classes):
         ValueError: if a class has no images, or a label is out of range.
     """
     count = classes if isinstance(classes, Integral) else len(classes)
-    labels = np.ravel(np.asarray(labels))
+    labels = np.asarray(labels)
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        raise ValueError(f"labels have shape {labels.shape}, expected one class index an image: these are multi-label")
+    labels = np.ravel(labels)
     if not labels.size or labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= count:
         raise ValueError(f"labels are {np.unique(labels).tolist()}, expected class indices from 0 to {count - 1}")
     counts = np.bincount(labels, minlength=count)
@@ -112,12 +116,18 @@ def class_weights(labels, classes):
 
 
 def _labels(labels, total):
+    """int32 of shape (n,), or (n, k) for k labels an image."""
     labels = np.asarray(labels)
-    if labels.shape not in ((total,), (total, 1)) or labels.dtype.kind not in "iu":
+    if labels.ndim not in (1, 2) or len(labels) != total or labels.size == 0 or labels.dtype.kind not in "iu":
         raise ValueError(
-            f"labels are {labels.dtype} of shape {labels.shape}, expected {total} class indices, one an image"
+            f"labels are {labels.dtype} of shape {labels.shape}, expected {total} class indices, one an image, "
+            f"or whole numbers of shape ({total}, k) for k labels an image"
         )
-    return labels.reshape(total).astype("int32")
+    if labels.size == total:
+        return labels.reshape(total).astype("int32")
+    if labels.min() < 0 or labels.max() > 1:
+        raise ValueError(f"labels of shape {labels.shape} hold {labels.min()} to {labels.max()}, expected 0 and 1")
+    return labels.astype("int32")
 
 
 def _indices(indices, total):
@@ -135,6 +145,8 @@ def _weights(labels, class_weight, sample_weight):
         return None
     weights = np.ones(len(labels), "float32")
     if class_weight is not None:
+        if labels.ndim == 2:
+            raise ValueError(f"class_weight is given for {labels.shape[1]} labels an image, expected None")
         missing = sorted({int(label) for label in labels}.difference(class_weight))
         if missing:
             raise ValueError(f"class_weight has no weight for class {missing[0]}, expected one for each class index")

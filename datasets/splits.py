@@ -2,17 +2,23 @@
 
 No random number generator decides: groups are ordered by the SHA-256 of seed and name, so that a split depends on
 nothing but the table's content and the seed, neither on the order of the rows nor on a library's version.
+
+A multi-label table is stratified by whether an image shows any finding: rare findings fall where chance puts them.
 """
 
 import hashlib
 from collections import Counter, defaultdict
 from fractions import Fraction
 
-from .table import check_table
+from .table import NO_FINDING, check_table, is_multi_label
+
+ANY_FINDING = "any finding"
 
 
 def split(table, parts, seed, by="subject"):
     """Divides a table into parts that keep the classes' proportions, with every subject in one part only.
+
+    In place of the class of a multi-label image stands whether it shows any finding.
 
     Part sizes come from the largest remainder. Where each subject has one image, they and the classes' counts in
     each part (each rounded up or down from the exact proportion) are met exactly; where subjects carry several
@@ -43,6 +49,43 @@ def split(table, parts, seed, by="subject"):
     assigned = _assign(table, _part_sizes(parts, len(table)), seed, by)
     result = table.copy()
     result["split"] = assigned
+    return result
+
+
+def validation_from_training(table, share, seed):
+    """Takes a validation part out of the training part of a split that came with the data, under the rules of `split`.
+
+    Every other part, such as an official `"test"`, stays as it is.
+
+    Args:
+        table: an image table whose column `split` holds `"train"` and no `"validation"`.
+        share: of the training part's images, above 0 and below 1.
+        seed: any integer.
+
+    Returns:
+        A copy of the table, in its order, in which a share of `"train"` has become `"validation"`.
+
+    Raises:
+        ValueError: if there is no split, no training part or a validation part already, or as `split`.
+
+    Example:
+
+    ```python
+    table = validation_from_training(read_cbis_ddsm("~/data/CBIS-DDSM"), 0.15, seed=0)
+    ```
+    """
+    check_table(table)
+    if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share < 1:
+        raise ValueError(f"share is {share!r}, expected a number above 0 and below 1")
+    parts = sorted(set(table["split"])) if "split" in table else []
+    if "train" not in parts or "validation" in parts:
+        received = f"the parts {', '.join(parts)}" if parts else "no column 'split'"
+        raise ValueError(
+            f"image table of {table.attrs['dataset']!r} has {received}, expected a part 'train' and no 'validation'"
+        )
+    training = (table["split"] == "train").to_numpy()
+    result = table.copy()
+    result.loc[training, "split"] = split(table[training], {"train": 1 - share, "validation": share}, seed)["split"]
     return result
 
 
@@ -91,10 +134,10 @@ def fraction(table, fraction, seed):
     if fraction == 1:
         return table.copy()
     sizes = _largest_remainder([fraction, 1 - fraction], len(table))
-    groups = _groups(table, "subject")
-    placed = _place(groups, _cell_targets(table, sizes), seed)
+    strata = _strata(table)
+    placed = _place(_groups(table["subject"], strata), _cell_targets(strata, sizes), seed)
     kept = table[[placed[name] == 0 for name in table["subject"]]].reset_index(drop=True)
-    lost = sorted(set(table["label"]).difference(kept["label"]))
+    lost = sorted(set(strata).difference(_strata(kept)))
     if lost:
         raise ValueError(
             f"fraction {fraction} of {len(table)} images keeps none of class {lost[0]!r}, expected a larger fraction"
@@ -133,7 +176,8 @@ def _assign(table, sizes, seed, by):
     """The part of each row."""
     if by not in ("subject", "image"):
         raise ValueError(f"by is {by!r}, expected 'subject' or 'image'")
-    groups = _groups(table, by)
+    strata = _strata(table)
+    groups = _groups(table[by], strata)
     names = list(sizes)
     subjects = Counter(label for labels in groups.values() for label in labels)
     for label in sorted(subjects):
@@ -141,13 +185,15 @@ def _assign(table, sizes, seed, by):
             raise ValueError(
                 f"class {label!r} has {subjects[label]} {by}s, expected at least one for each of {len(names)} parts"
             )
-    placed = _place(groups, _cell_targets(table, list(sizes.values())), seed)
+    placed = _place(groups, _cell_targets(strata, list(sizes.values())), seed)
     assigned = [names[placed[name]] for name in table[by]]
     held = defaultdict(set)
-    for name, label in zip(assigned, table["label"], strict=True):
+    for name, label in zip(assigned, strata, strict=True):
         held[name].add(label)
+    # A table in which every image shows a finding is still worth a split; one of a single class is not.
+    least = len(set(strata)) if is_multi_label(table) else 2
     for name in names:
-        if len(held[name]) < 2:
+        if len(held[name]) < least:
             content = f"only images of class {min(held[name])!r}" if held[name] else "no images"
             raise ValueError(
                 f"part {name!r} would hold {content}, expected two classes or more: give it a larger share"
@@ -155,22 +201,29 @@ def _assign(table, sizes, seed, by):
     return assigned
 
 
-def _groups(table, by):
+def _strata(table):
+    """What each image is stratified by: its class, or in a multi-label table whether it shows any finding."""
+    if is_multi_label(table):
+        return [NO_FINDING if label == NO_FINDING else ANY_FINDING for label in table["label"]]
+    return list(table["label"])
+
+
+def _groups(names, strata):
     """Name of each subject (or image) to how many images of each class it has."""
     groups = defaultdict(Counter)
-    for name, label in zip(table[by], table["label"], strict=True):
+    for name, label in zip(names, strata, strict=True):
         groups[name][label] += 1
     return groups
 
 
-def _cell_targets(table, sizes):
+def _cell_targets(strata, sizes):
     """How many images of each class belong into each part: `{class: [count in each part]}`.
 
     Every count is the exact proportion rounded up or down, such that classes and parts both sum up. (Such a rounding
     always exists: it is an integral flow from classes to parts. Units left over after rounding down are placed where
     the remainder is largest; one that finds no free part makes room along an augmenting path.)
     """
-    total, labels = len(table), Counter(table["label"])
+    total, labels = len(strata), Counter(strata)
     classes = sorted(labels)
     counts = {label: [labels[label] * size // total for size in sizes] for label in classes}
     remainder = {label: [labels[label] * size % total for size in sizes] for label in classes}

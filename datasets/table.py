@@ -7,6 +7,9 @@ Columns: `image` (POSIX path relative to `table.attrs["root"]`, absolute where t
 `table.attrs` holds `dataset` (its name), `root` (absolute path), `classes` (names in the order of the class index;
 the last is the positive one of two) and `subjects`: `"named"` by the dataset, `"twins"` for groups of images that
 show the same thing (`medzoo.datasets.twins`), or `"none"` where no subject is known and each image stands for itself.
+
+In a multi-label table, where an image may show several findings or none, `attrs` also holds `multi_label`, True: the
+classes are the findings, and `label` is those present joined by `"|"` in class order, or `"No Finding"`.
 """
 
 import os
@@ -19,9 +22,11 @@ import pandas as pd
 REQUIRED = ("image", "subject", "label")
 OPTIONAL = ("split", "view", "laterality", "regions", "age", "site", "machine")
 SUBJECTS = ("named", "twins", "none")
+NO_FINDING = "No Finding"
+SEPARATOR = "|"  # between the findings of one image
 
 
-def image_table(rows, dataset, root, classes, subjects):
+def image_table(rows, dataset, root, classes, subjects, multi_label=False):
     """Makes a checked image table, sorted by `image`.
 
     Args:
@@ -32,6 +37,7 @@ def image_table(rows, dataset, root, classes, subjects):
         root: folder that the paths are relative to.
         classes: label names in the order of the class index.
         subjects: `"named"`, `"twins"` or `"none"`.
+        multi_label: whether an image may have several of the classes, or none.
 
     Returns:
         An image table.
@@ -57,6 +63,7 @@ def image_table(rows, dataset, root, classes, subjects):
         "root": str(root),
         "classes": [str(name) for name in classes],
         "subjects": subjects,
+        **({"multi_label": True} if multi_label else {}),
     }
     check_table(table)
     return table
@@ -77,6 +84,10 @@ def check_table(table):
         raise ValueError(f"{title}: attrs['subjects'] is {subjects!r}, expected one of {', '.join(SUBJECTS)}")
     if not classes or len(set(classes)) != len(classes):
         raise ValueError(f"{title}: attrs['classes'] is {list(classes)!r}, expected distinct names")
+    if is_multi_label(table):
+        for name in classes:
+            if SEPARATOR in name or name == NO_FINDING:
+                raise ValueError(f"{title}: class {name!r}, expected no {SEPARATOR!r} in it and not {NO_FINDING!r}")
     for name in REQUIRED:
         if name not in table.columns:
             raise ValueError(f"{title}: column {name!r} is missing, expected {_columns()}")
@@ -95,7 +106,17 @@ def check_table(table):
         for image, age in zip(table["image"], table["age"], strict=True):
             if isinstance(age, bool) or not isinstance(age, (int, float, np.number)) or age < 0:
                 raise ValueError(f"{title}: age of image {image!r} is {age!r}, expected years, 0 or more, or NaN")
-    encode_labels(table)
+    encoded = encode_labels(table)
+    if is_multi_label(table):
+        for image, label, present in zip(table["image"], table["label"], encoded, strict=True):
+            expected = SEPARATOR.join(name for name, one in zip(classes, present, strict=True) if one) or NO_FINDING
+            if label != expected:
+                raise ValueError(f"{title}: label of image {image!r} is {label!r}, expected {expected!r} (class order)")
+
+
+def is_multi_label(table):
+    """Whether an image of the table may have several of the classes, or none."""
+    return bool(table.attrs.get("multi_label"))
 
 
 def image_paths(table):
@@ -105,20 +126,29 @@ def image_paths(table):
 
 
 def encode_labels(table, classes=None):
-    """Labels as class indices.
+    """Labels as class indices, or those of a multi-label table as zeros and ones.
 
     Args:
         table: an image table.
         classes: label names in the order of the class index; `table.attrs["classes"]` when None.
 
     Returns:
-        int32 array of shape (n,).
+        int32 array: of shape (n,), or (n, k) for a multi-label table, 1 where a finding is present.
 
     Raises:
         ValueError: if an image has a label that is none of the classes.
     """
     classes = list(table.attrs["classes"] if classes is None else classes)
     index = {name: number for number, name in enumerate(classes)}
+    if is_multi_label(table):
+        encoded = np.zeros((len(table), len(classes)), "int32")
+        for row, (image, label) in enumerate(zip(table["image"], table["label"], strict=True)):
+            for name in [] if label == NO_FINDING else label.split(SEPARATOR):
+                if name not in index:
+                    known = ", ".join(classes)
+                    raise ValueError(f"label of image {image!r} names {name!r}, expected {NO_FINDING} or of {known}")
+                encoded[row, index[name]] = 1
+        return encoded
     for image, label in zip(table["image"], table["label"], strict=True):
         if label not in index:
             raise ValueError(f"label of image {image!r} is {label!r}, expected one of {', '.join(classes)}")

@@ -186,3 +186,23 @@ def test_arguments_that_do_not_fit(options, message):
     with pytest.raises(ValueError, match=message) as caught:
         Batches(**{"images": IMAGES, "labels": LABELS, **options})
     assert "\n" not in str(caught.value)
+
+
+def test_several_labels_an_image():
+    findings = np.stack([LABELS, 1 - LABELS, LABELS], axis=1)
+    batches = Batches(IMAGES, findings, batch_size=4, indices=[3, 1, 7, 2, 9], sample_weight=np.arange(10))
+    _, y, weights = batches[0]
+    assert (y.shape, y.dtype) == ((4, 3), np.int32)
+    assert y.tolist() == [[0, 1, 0], [1, 0, 1], [1, 0, 1], [0, 1, 0]]
+    assert weights.tolist() == [3, 1, 7, 2]
+    assert batches[1][1].tolist() == [[0, 1, 0]]
+    with pytest.raises(ValueError, match="class_weight is given for 3 labels an image, expected None"):
+        Batches(IMAGES, findings, class_weight={0: 1.0, 1: 1.0})
+    with pytest.raises(ValueError, match="hold 0 to 2, expected 0 and 1"):
+        Batches(IMAGES, 2 * findings)
+    with pytest.raises(ValueError, match="expected one class index an image"):
+        class_weights(findings, 2)
+
+
+def test_one_finding_an_image_is_a_class_index():
+    assert Batches(IMAGES, LABELS[:, None])[0][1].tolist() == Batches(IMAGES, LABELS)[0][1].tolist()

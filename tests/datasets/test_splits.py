@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from medzoo.datasets import fraction, image_table, k_folds, split
+from medzoo.datasets import fraction, image_table, k_folds, split, validation_from_training
 
 PAPER = {"train": 452, "validation": 65, "test": 130}  # Byra 2021, section 2.3, of 437 benign and 210 malignant
 
@@ -223,3 +223,92 @@ def test_a_fraction_that_loses_a_class_is_refused():
 def test_by_must_be_known():
     with pytest.raises(ValueError, match="by is 'patient', expected 'subject' or 'image'"):
         split(table_of({"a": 4, "b": 4}), {"x": 4, "y": 4}, seed=0, by="patient")
+
+
+def findings_of(numbers, share=0.4, subjects=100):
+    """400 chest X-rays of 100 patients, of which about a share shows one or two findings."""
+    rows = []
+    for number in range(400):
+        label = numbers.choice(["a", "b", "a|b"]) if numbers.random() < share else "No Finding"
+        rows.append({"image": f"{number}.png", "label": label, "subject": f"s{number % subjects}"})
+    return image_table(rows, "made-up", "/data", ["a", "b"], "named", multi_label=True)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_multi_label_table_is_stratified_by_whether_there_is_a_finding(seed):
+    table = findings_of(random.Random(seed))
+    found = table["label"] != "No Finding"
+    result = split(table, {"train": 0.7, "test": 0.3}, seed)
+    assert (result.groupby("subject")["split"].nunique() == 1).all()
+    for part, share in {"train": 0.7, "test": 0.3}.items():
+        assert abs((found & (result["split"] == part)).sum() - share * found.sum()) <= 2
+    folds = k_folds(table, 4, seed)
+    assert (abs(folds["fold"][found].value_counts() - found.sum() / 4) <= 2).all()
+    kept = fraction(table, 0.25, seed)
+    assert abs((kept["label"] != "No Finding").sum() - found.sum() / 4) <= 2
+    assert kept.attrs["multi_label"] is True
+
+
+def test_a_table_in_which_every_image_shows_a_finding_can_be_split():
+    result = split(findings_of(random.Random(0), share=1), {"train": 0.75, "test": 0.25}, seed=0)
+    assert result["split"].value_counts().to_dict() == {"train": 300, "test": 100}
+    with pytest.raises(ValueError, match="part 'test' would hold only images of class 'No Finding'"):
+        split(findings_of(random.Random(0), share=0.02, subjects=400), {"train": 0.99, "test": 0.01}, seed=1)
+
+
+def official():
+    """160 images of 40 women, a quarter of them in a test part that came with the data."""
+    table = table_of({"benign": 80, "malignant": 80}, lambda label, number: f"{label}{number // 4}")
+    numbers = {subject: position for position, subject in enumerate(sorted(set(table["subject"])))}
+    table["split"] = ["test" if numbers[subject] % 4 == 0 else "train" for subject in table["subject"]]
+    return table
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_validation_comes_out_of_training_by_subject(seed):
+    table = official()
+    result = validation_from_training(table, 0.2, seed)
+    assert (result["split"] == "test").tolist() == (table["split"] == "test").tolist()
+    assert (result.groupby("subject")["split"].nunique() == 1).all()
+    assert counts_of(result).to_dict("index") == {
+        "test": {"benign": 20, "malignant": 20},
+        "train": {"benign": 48, "malignant": 48},
+        "validation": {"benign": 12, "malignant": 12},
+    }
+    assert set(table["split"]) == {"train", "test"}  # the input stays as it was
+    assert result.attrs == table.attrs
+
+
+def test_validation_does_not_depend_on_row_order_or_index():
+    mixed = official().sample(frac=1, random_state=3)
+    first, second = (validation_from_training(table, 0.2, 1) for table in (official(), mixed))
+    assert list(second.index) == list(mixed.index)
+    assert first["split"].tolist() == second.sort_index()["split"].tolist()
+
+
+def test_the_test_part_does_not_change_who_validates():
+    table = official()
+    training = table[table["split"] == "train"]
+    alone = validation_from_training(training, 0.2, 0)
+    assert validation_from_training(table, 0.2, 0).loc[training.index, "split"].tolist() == alone["split"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("table", "share", "message"),
+    [
+        (official().drop(columns="split"), 0.2, "no column 'split', expected a part 'train'"),
+        (
+            official().replace({"split": {"train": "training"}}),
+            0.2,
+            "the parts test, training, expected a part",
+        ),
+        (validation_from_training(official(), 0.2, 0), 0.2, "the parts test, train, validation, expected"),
+        (official(), 1, "share is 1, expected a number above 0 and below 1"),
+        (official(), "0.2", "share is '0.2'"),
+        (official(), 0.001, "part 'validation' would hold no images"),
+    ],
+)
+def test_no_validation_without_training(table, share, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        validation_from_training(table, share, 0)
+    assert "\n" not in str(caught.value)

@@ -94,3 +94,52 @@ def test_a_frame_that_is_no_image_table_is_refused():
         check_table(pd.DataFrame(ROWS))
     with pytest.raises(ValueError, match="column 'subject' is missing"):
         check_table(table_of().drop(columns="subject"))
+
+
+def findings_of(labels, classes=("Mass", "Nodule", "Edema"), **changes):
+    rows = [{"image": f"{number}.png", "label": label} for number, label in enumerate(labels)]
+    return table_of(rows, classes=list(classes), multi_label=True, **changes)
+
+
+def test_a_multi_label_table_gives_zeros_and_ones():
+    table = findings_of(["Nodule", "No Finding", "Mass|Edema"])
+    assert table.attrs["multi_label"] is True
+    assert encode_labels(table).dtype == np.int32
+    assert encode_labels(table).tolist() == [[0, 1, 0], [0, 0, 0], [1, 0, 1]]
+    assert encode_labels(table, ["Edema", "Nodule", "Mass"]).tolist() == [[0, 1, 0], [0, 0, 0], [1, 0, 1][::-1]]
+    assert encode_labels(table[:1], ["Nodule"]).tolist() == [[1]]
+    assert "multi_label" not in table_of().attrs
+
+
+def test_age_site_and_machine_are_kept():
+    rows = [
+        {"image": "x", "label": "a", "age": 61, "site": "1", "machine": "49"},
+        {"image": "y", "label": "b", "age": None, "site": "2", "machine": "48"},
+    ]
+    table = table_of(rows)
+    assert list(table.columns) == ["image", "subject", "label", "age", "site", "machine"]
+    assert table["age"].dtype == np.float64
+    assert table["age"].isna().tolist() == [False, True]
+
+
+@pytest.mark.parametrize("age", [-1, "61", True])
+def test_an_age_that_is_none_is_refused(age):
+    with pytest.raises(ValueError, match=r"age of image 'x' is .*, expected years"):
+        table_of([{"image": "x", "label": "a", "age": age}])
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "message"),
+    [
+        (["Mass|Hernia"], ["Mass"], "label of image '0.png' names 'Hernia', expected No Finding or of Mass"),
+        (["Edema|Mass"], ["Mass", "Edema"], r"is 'Edema\|Mass', expected 'Mass\|Edema' \(class order\)"),
+        (["Mass|Mass"], ["Mass"], r"is 'Mass\|Mass', expected 'Mass'"),
+        (["Mass|No Finding"], ["Mass"], "names 'No Finding'"),
+        (["Mass"], ["Mass", "a|b"], r"class 'a\|b', expected no '\|'"),
+        (["Mass"], ["Mass", "No Finding"], "class 'No Finding', expected"),
+    ],
+)
+def test_findings_that_do_not_fit_are_refused_in_one_line(labels, classes, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        findings_of(labels, classes)
+    assert "\n" not in str(caught.value)
