@@ -77,7 +77,7 @@ def crop_augmentation(size, flip=True, seed=0):
         Keras layer from `(batch, height, width, channels)` to `(batch, *size, channels)`; in inference the centre
         crop, which `analysis.crop_images` gives too. Computes in float32, as `affine_augmentation`.
     """
-    return RandomCropFlip(size, flip, seed, dtype="float32", name="augmentation")
+    return RandomCropFlip(size, flip, seed, dtype="float32", name="crop_augmentation")
 
 
 def affine_augmentation(flip=True, rotation=10.0, zoom=0.1, shift=0.1, seed=0):

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from medzoo.analysis import crop_images
 from medzoo.datasets import Batches
-from medzoo.training import Stage, affine_augmentation, fit, fit_stages
+from medzoo.training import Stage, affine_augmentation, crop_augmentation, fit, fit_stages
 
 STAGES = (
     Stage(4, 0.01, weight_decay=0.1, monitor="val_loss", decay=0.5, decay_epochs=1),
@@ -73,12 +74,13 @@ def train(folder, batches=Batches):
     """(weights, history) of the run."""
     generator = np.random.default_rng(0)
     labels = np.arange(34) % 2
-    images = generator.uniform(0, 255, (34, 16, 16, 1)) * (0.5 + 0.5 * labels[:, None, None, None])
+    images = generator.uniform(0, 255, (34, 18, 19, 1)) * (0.5 + 0.5 * labels[:, None, None, None])
     random.seed(7)  # where Keras draws its seeds from
     model = network()
     train = batches(images, labels, 5, shuffle=True, seed=3, indices=np.arange(24), class_weight={0: 0.8, 1: 1.2})
-    validation = Batches(images, labels, 5, indices=np.arange(24, 34))
-    history = fit_stages(model, STAGES, train, validation, folder, affine_augmentation(seed=5), verbose=0)
+    validation = Batches(crop_images(images, (16, 16)), labels, 5, indices=np.arange(24, 34))
+    augmentation = keras.Sequential([affine_augmentation(seed=5), crop_augmentation((16, 16), seed=6)])
+    history = fit_stages(model, STAGES, train, validation, folder, augmentation, verbose=0)
     return model.get_weights(), history
 
 

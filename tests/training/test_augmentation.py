@@ -3,7 +3,8 @@
 import keras
 import numpy as np
 import pytest
-from medzoo.training import affine_augmentation, precision
+from medzoo.analysis import crop_images
+from medzoo.training import affine_augmentation, crop_augmentation, precision
 
 HEIGHT, WIDTH, COUNT = 40, 32, 64
 
@@ -127,3 +128,82 @@ def test_grey_images():
 def test_nothing_asked_for():
     with pytest.raises(ValueError, match="received nothing to do"):
         affine_augmentation(False, 0, 0, 0)
+
+
+def windows(images, size, **arguments):
+    """(top, left, mirrored) of each image's window, found in its coordinates."""
+    for image in augmented(crop_augmentation(size, **arguments), images):
+        rows, columns = image[..., 0] - 100, image[..., 1] - 100
+        mirrored = columns[0, 0] > columns[0, -1]
+        top, left = rows[0, 0], columns[0, -1 if mirrored else 0]
+        place = np.arange(size[1])[:: -1 if mirrored else 1]
+        np.testing.assert_array_equal(rows, np.repeat(top + np.arange(size[0])[:, None], size[1], axis=1))
+        np.testing.assert_array_equal(columns, np.repeat(left + place[None], size[0], axis=0))
+        yield int(top), int(left), bool(mirrored)
+
+
+def test_every_window_of_the_image_comes_for_each_image_apart():
+    """24 windows, mirrored or not: 480 images show them all, at rates that a fair draw gives."""
+    found = list(windows(coordinates(480), (HEIGHT - 5, WIDTH - 3)))
+    assert {window[:2] for window in found} == {(top, left) for top in range(6) for left in range(4)}
+    for part, count in ((0, 6), (1, 4), (2, 2)):
+        drawn = np.bincount([window[part] for window in found])
+        deviation = np.sqrt(480 / count * (1 - 1 / count))
+        assert (np.abs(drawn - 480 / count) < 4 * deviation).all()
+
+
+def test_windows_without_a_mirror():
+    assert not any(mirrored for *_, mirrored in windows(coordinates(), (20, 30), flip=False))
+
+
+def test_window_of_the_whole_image_is_only_mirrored():
+    found = list(windows(coordinates(), (HEIGHT, WIDTH)))
+    assert {window[:2] for window in found} == {(0, 0)}
+    assert {window[2] for window in found} == {False, True}
+
+
+@pytest.mark.parametrize("margins", [(4, 6), (5, 3)])
+def test_centre_crop_in_inference(margins):
+    """`crop_images`, whose tests know where the centre is, gives the same pixels."""
+    size = (HEIGHT - margins[0], WIDTH - margins[1])
+    image = keras.Input((HEIGHT, WIDTH, 3))
+    model = keras.Model(image, crop_augmentation(size)(image))
+    assert model.output_shape == (None, *size, 3)
+    np.testing.assert_array_equal(model.predict(coordinates(2), verbose=0), crop_images(coordinates(2), size))
+
+
+def test_crops_are_a_function_of_their_seed_and_state():
+    first, again, other = (augmented(crop_augmentation((30, 30), seed=seed)) for seed in (3, 3, 4))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+    layer = crop_augmentation((30, 30), seed=3)
+    (state,) = layer.variables
+    start = keras.ops.convert_to_numpy(state).copy()
+    np.testing.assert_array_equal(augmented(layer), first)
+    assert (augmented(layer) != first).any()  # it draws anew
+    state.assign(start)
+    np.testing.assert_array_equal(augmented(layer), first)
+
+
+def test_crops_are_float32_under_half_precision():
+    with precision("mixed_bfloat16"):
+        layer = crop_augmentation((8, 8))
+        image = keras.Input((9, 9, 1))
+        model = keras.Model(image, layer(image))
+    images = np.full((2, 9, 9, 1), 200.5, "float32")
+    assert keras.backend.standardize_dtype(layer(images, training=True).dtype) == "float32"
+    assert (augmented(layer, images) == 200.5).all()
+    assert (model.predict(images, verbose=0) == 200.5).all()
+
+
+def test_crop_layer_is_saved_with_a_model(tmp_path):
+    image = keras.Input((HEIGHT, WIDTH, 3))
+    keras.Model(image, crop_augmentation((30, 20), flip=False, seed=5)(image)).save(tmp_path / "model.keras")
+    layer = keras.saving.load_model(tmp_path / "model.keras").layers[-1]
+    assert (tuple(layer.size), layer.flip, layer.seed) == ((30, 20), False, 5)
+    np.testing.assert_array_equal(augmented(layer), augmented(crop_augmentation((30, 20), flip=False, seed=5)))
+
+
+def test_window_larger_than_the_image():
+    with pytest.raises(ValueError, match=r"size: received \(41, 8\) for images of \(40, 32\), expected none larger"):
+        crop_augmentation((41, 8))(coordinates(2))

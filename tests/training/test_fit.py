@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 from medzoo.datasets import Batches
 from medzoo.layers import add_drs
-from medzoo.training import Stage, affine_augmentation, fit, fit_stages, precision, validation_metrics
+from medzoo.training import (
+    Stage,
+    affine_augmentation,
+    crop_augmentation,
+    fit,
+    fit_stages,
+    precision,
+    validation_metrics,
+)
 from medzoo.zoo.builders import attach_head
 from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 
@@ -252,6 +260,26 @@ def test_float16_does_not_lose_small_gradients(augmentation, tmp_path):
     start = values(model)
     fit_stages(model, (Stage(1, 0.1),), data(weight=1e-8), data(), tmp_path, augmentation, verbose=0)
     assert (values(model)["conv1_conv/kernel"] != start["conv1_conv/kernel"]).any()
+
+
+def test_training_images_are_cropped_to_the_input(tmp_path):
+    large = np.zeros((18, SIZE[0] + 4, SIZE[1] + 2, 1))
+    small, labels = data()[0][0], np.arange(18) % 2
+    train = Batches(large + 255 * labels[:, None, None, None], labels, 6)
+    seen = []
+
+    class Probe(keras.layers.Layer):
+        def call(self, images):
+            seen.append(tuple(images.shape))
+            return images
+
+    image = keras.Input((*SIZE, 1))
+    pooled = keras.layers.GlobalAveragePooling2D()(Probe()(image))
+    model = keras.Model(image, keras.layers.Dense(1, activation="sigmoid", name="last")(pooled))
+    history = fit_stages(model, (Stage(2, 0.01),), train, data(), tmp_path, crop_augmentation(SIZE), verbose=0)
+    assert len(history) == 2
+    assert {shape[1:] for shape in seen} == {(*SIZE, 1)}
+    assert model.predict_on_batch(small).shape == (6, 1)
 
 
 class TestRefusals:
