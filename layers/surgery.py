@@ -5,7 +5,8 @@ import keras
 from .._nearest import unknown
 
 
-def _copy_weights(new, old):
+def copy_weights(new, old):
+    """Gives a new layer the weights of an old one. Raises ValueError when their shapes differ."""
     if [w.shape for w in old.weights] != [w.shape for w in new.weights]:
         raise ValueError(
             f"layer {old.name!r}: its weights {[tuple(w.shape) for w in old.weights]} do not fit the new network, "
@@ -15,7 +16,7 @@ def _copy_weights(new, old):
         mine.assign(theirs)
 
 
-def rebuild(model, call_function=None, input_shape=None, transfer=_copy_weights):
+def rebuild(model, call_function=None, input_shape=None, transfer=copy_weights):
     """A new functional model with the layers, names, weights and `trainable` flags of `model`.
 
     Args:
@@ -77,7 +78,7 @@ def resize_network(model, size):
         if hasattr(new, "resample_from"):
             new.resample_from(old)
         else:
-            _copy_weights(new, old)
+            copy_weights(new, old)
 
     return rebuild(model, input_shape=(*size, model.input_shape[-1]), transfer=transfer)
 

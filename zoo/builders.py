@@ -8,7 +8,7 @@ from .backbones import backbone as build_backbone
 
 BUILDERS = {}
 # Surgeries that a card may name. Each takes a model and keyword arguments and returns a model.
-SURGERIES = ("add_drs",)
+SURGERIES = ("add_drs", "morph_stem")
 
 
 def register_builder(name):
@@ -61,14 +61,21 @@ def classifier(backbone, input_shape, classes, surgery=(), weights="imagenet"):
         Layers `head_pool`, `head_logits`, `head_probabilities`.
 
     Raises:
-        ValueError: for an unknown backbone or surgery, or fewer than two classes.
+        ValueError: for an unknown backbone or surgery, fewer than two classes, or a size that surgery cannot reach.
     """
-    model = build_backbone(backbone, weights, tuple(input_shape))
+    operations = []
     for operation in surgery:
         arguments = dict(operation)
         name = arguments.pop("name", None)
         if name not in SURGERIES:
             raise ValueError(unknown("surgery", name, SURGERIES))
+        operations.append((name, arguments))
+    *size, channels = input_shape
+    for name, arguments in operations:
+        if name == "morph_stem":  # the one surgery that changes the size of the input
+            size = layers.size_before_morphing(size, **arguments)
+    model = build_backbone(backbone, weights, (*size, channels))
+    for name, arguments in operations:
         model = getattr(layers, name)(model, **arguments)
     return attach_head(model, classes)
 
