@@ -10,6 +10,8 @@ from .._nearest import unknown
 
 READERS = {
     "busi": ("busi", "read_busi"),
+    "cbis_ddsm": ("cbis_ddsm", "read_cbis_ddsm"),
+    "chestxray14": ("chestxray14", "read_chestxray14"),
     "csv": ("folder", "read_csv"),
     "folder": ("folder", "read_folder"),
     "rsna": ("rsna", "read_rsna"),
@@ -17,11 +19,27 @@ READERS = {
 
 __getattr__, __dir__, _lazy_names = attach(
     __name__,
-    modules=["batches", "busi", "cache", "folder", "images", "listing", "rsna", "splits", "table", "tree", "twins"],
+    modules=[
+        "batches",
+        "busi",
+        "cache",
+        "cbis_ddsm",
+        "chestxray14",
+        "folder",
+        "images",
+        "listing",
+        "rsna",
+        "splits",
+        "table",
+        "tree",
+        "twins",
+    ],
     names={
         "batches": ["Batches", "class_weights"],
         "busi": ["read_busi"],
         "cache": ["CachedImages", "cached_images"],
+        "cbis_ddsm": ["read_cbis_ddsm"],
+        "chestxray14": ["read_chestxray14"],
         "folder": ["read_csv", "read_folder"],
         "images": ["read_image", "resize_image"],
         "rsna": ["read_rsna"],

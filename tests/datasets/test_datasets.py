@@ -20,20 +20,56 @@ def folder_of(busi_folder, tmp_path):
         (tmp_path / "data" / "table.csv").write_text("image,label,subject\n" + "".join(rows))
         return tmp_path / "data" / "table.csv", {}
 
+    def listed(name, images, **lists):
+        """A folder with (empty) image files and the lists that come with them; readers open the lists only."""
+        for image in images:
+            (tmp_path / name / image).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name / image).touch()
+        for list_name, lines in lists.items():
+            (tmp_path / name / list_name.replace("__", ".")).write_text("\n".join(lines))
+        return tmp_path / name, {}
+
+    numbers = [(patient, number) for patient in range(30) for number in range(2)]
+
     def rsna():
-        names, rows = sorted((tmp_path / "data").rglob("*.png")), []
-        for number, image in enumerate(names):
-            patient = number // 2
-            (tmp_path / "rsna" / "train_images" / f"{patient}").mkdir(parents=True, exist_ok=True)
-            shutil.copy(image, tmp_path / "rsna" / "train_images" / f"{patient}" / f"{number}.png")
-            rows.append(f"1,{patient},{number},L,CC,60,{patient % 2},49\n")
-        header = "site_id,patient_id,image_id,laterality,view,age,cancer,machine_id\n"
-        (tmp_path / "rsna" / "train.csv").write_text(header + "".join(rows))
-        return tmp_path / "rsna", {}
+        header = "site_id,patient_id,image_id,laterality,view,age,cancer,machine_id"
+        rows = [f"1,{patient},{number},L,CC,60,{patient % 2},49" for patient, number in numbers]
+        images = [f"train_images/{patient}/{number}.png" for patient, number in numbers]
+        return listed("rsna", images, train__csv=[header, *rows])
+
+    def cbis_ddsm():
+        header = "patient_id,left or right breast,image view,pathology,image file path"
+        lists, images = {}, []
+        for kind in ("mass", "calc"):
+            for part in ("train", "test"):
+                rows = lists[f"{kind}_case_description_{part}_set__csv"] = [header]
+                for patient, number in numbers:
+                    if (patient % 4 == 0) == (part == "test") and (patient % 3 == 0) == (kind == "calc"):
+                        case, pathology = f"{kind}-{patient}-{number}", ("BENIGN", "MALIGNANT")[patient % 2]
+                        images.append(f"{case}.png")
+                        rows.append(f"P_{patient},LEFT,{('CC', 'MLO')[number]},{pathology},{case}/1/1.2.{case}/0.dcm")
+        return listed("cbis_ddsm", images, **lists)
+
+    def chestxray14():
+        header = "Image Index,Finding Labels,Patient ID,Patient Age,View Position"
+        names = [f"{patient}_{number}.png" for patient, number in numbers]
+        rows = [
+            f"{name},{('No Finding', 'Mass|Nodule')[patient % 2]},{patient},60,PA"
+            for name, (patient, _) in zip(names, numbers, strict=True)
+        ]
+        images = [f"images/{name}" for name in names]
+        lists = {
+            "Data_Entry_2017__csv": [header, *rows],
+            "train_val_list__txt": names[:40],
+            "test_list__txt": names[40:],
+        }
+        return listed("chestxray14", images, **lists)
 
     shutil.copytree(busi_folder, tmp_path / "data", ignore=shutil.ignore_patterns("*_mask*"))
     made = {
         "busi": lambda: (tmp_path / "data", {}),
+        "cbis_ddsm": cbis_ddsm,
+        "chestxray14": chestxray14,
         "csv": csv,
         "folder": lambda: (tmp_path / "data", {"twins": True}),
         "rsna": rsna,
@@ -80,7 +116,7 @@ def test_no_twins_are_on_two_sides_of_a_split_of_the_real_busi(shared):
     [
         ("bussi", "unknown dataset 'bussi': did you mean 'busi'?"),
         ("Folder", "did you mean 'folder'?"),
-        ("imagenet", "unknown dataset 'imagenet'. Known: busi, csv, folder, rsna"),
+        ("imagenet", "unknown dataset 'imagenet'. Known: busi, cbis_ddsm, "),
         (3, "unknown dataset 3"),
     ],
 )
