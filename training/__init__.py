@@ -10,5 +10,6 @@ __getattr__, __dir__, __all__ = attach(
         "mixed_precision": ["precision"],
         "settings": ["check_settings", "parse_settings"],
         "stages": ["Stage", "make_optimizer", "set_trainable"],
+        "weights": ["inverse_class_weights", "inverse_label_weights"],
     },
 )

@@ -65,7 +65,7 @@ def crop_augmentation(size, flip=True, seed=0):
     """Random windows of raw images, and a mirror.
 
     Images that are larger than the network's input by a margin lose it at a random place, each at one of its own
-    (`keras.layers.RandomCrop` takes one place for the whole batch). MorphHR (Zheng and others 2020, section IV.B)
+    (`keras.layers.RandomCrop` takes one place for the whole batch). MorphHR (Wei and others, section IV.B)
     resizes images to 1 / 0.875 of the network's input for it, and mirrors left and right half of the time.
 
     Args:

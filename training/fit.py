@@ -16,10 +16,8 @@ from sklearn.metrics import roc_auc_score
 from .._files import atomic
 from .stages import make_optimizer, set_trainable
 
-LOSSES = {1: "binary_crossentropy"}
 
-
-def fit_stages(model, stages, train, validation, run, augmentation=None, verbose=1):
+def fit_stages(model, stages, train, validation, run, augmentation=None, label_weights=None, verbose=1):
     """Trains a model through a schedule, with the best epoch's weights kept, and can be stopped and started again.
 
     Each stage is compiled anew, so that what it freezes and decays is in force. After every epoch the state (weights
@@ -28,25 +26,28 @@ def fit_stages(model, stages, train, validation, run, augmentation=None, verbose
     weights are then the same, bit for bit, as without the interruption.
 
     Args:
-        model: functional `keras.Model` from pixels to probabilities: one unit with a sigmoid, or a softmax. Changed in
-            place.
+        model: functional `keras.Model` from pixels to probabilities: one unit with a sigmoid, a softmax, or, for labels
+            that do not exclude each other, several units that end in a sigmoid. Changed in place.
         stages: tuple of `Stage`.
         train: `Batches` of the training part, with class and sample weights in it.
-        validation: `Batches` of the validation part, not shuffled, every class in it.
+        validation: `Batches` of the validation part, not shuffled, every class in it; of a multi-label task each label
+            both present and absent.
         run: folder for `stage-0/`, `stage-1/`, ... each with `history.csv`, `tensorboard/` (where TensorFlow is the
             backend), `state.safetensors` while it lasts and `best.safetensors`.
         augmentation: Keras layer applied to the training images on the training device; None for none. Where it
             crops (`crop_augmentation`) the training images are larger than the network's input, and the validation
             images, which it does not see, are not.
+        label_weights: for units with a sigmoid, an array (units, 2) of the weights of absent and present in the
+            training loss, such as `inverse_label_weights`; None for 1. `val_loss` is not weighted.
         verbose: as in `keras.Model.fit`: 1 for a progress bar with AUC, 2 for a line an epoch, 0 for silence.
 
     Returns:
         list of dict, the history: one entry an epoch with `stage, epoch, learning_rate, loss, ..., val_loss,
-        val_accuracy, val_auc`. `val_auc` is exact (not a thresholded sum).
+        val_accuracy, val_auc`. `val_auc` is exact (not a thresholded sum); see `validation_metrics`.
 
     Raises:
-        ValueError: when the validation part lacks a class, when a stage trains nothing, or when the folder holds the
-            state of another model or of other stages.
+        ValueError: when the validation part lacks a class, when network, labels and weights do not fit each other, when
+            a stage trains nothing, or when the folder holds the state of another model or of other stages.
         OSError: when the disk is full; the last state stays usable.
 
     Example:
@@ -57,22 +58,79 @@ def fit_stages(model, stages, train, validation, run, augmentation=None, verbose
     ```
     """
     run = Path(run)
-    labels = np.concatenate([np.ravel(validation[index][1]) for index in range(len(validation))])
-    classes = max(2, model.output_shape[-1])
+    labels = _labels(model, validation)
+    loss = _loss(model, label_weights)
+    history = []
+    for index, stage in enumerate(stages):
+        history += _fit_stage(
+            model, index, stage, train, validation, labels, run / f"stage-{index}", augmentation, loss, verbose
+        )
+    return history
+
+
+def _labels(model, validation):
+    """Labels of the validation part: class indices (n,), or 0 and 1 of a multi-label task (n, labels)."""
+    labels = np.concatenate([validation[index][1] for index in range(len(validation))])
+    units = model.output_shape[-1]
+    multi_label = units > 1 and _ends_in_sigmoid(model)
+    if labels.shape[1] != (expected := units if multi_label else 1):
+        kind = f"sigmoid of {units} units" if multi_label else "sigmoid" if units == 1 else "softmax"
+        raise ValueError(
+            f"validation part: received labels of shape {labels.shape} for model {model.name!r}, which ends in a "
+            f"{kind}; expected (images, {expected})"
+        )
+    if multi_label:
+        present = labels.sum(axis=0)
+        if constant := np.flatnonzero((present == 0) | (present == len(labels))).tolist():
+            raise ValueError(
+                f"validation part: label {constant[0]} is present in {present[constant[0]]} of {len(labels)} images; "
+                "expected each label both present and absent, since the best epoch is chosen on it"
+            )
+        return labels
+    labels, classes = labels[:, 0], max(2, units)
     if set(np.unique(labels)) != set(range(classes)):
         raise ValueError(
             f"validation part: {len(labels)} images of class {', '.join(map(str, np.unique(labels)))}; "
             f"expected all of the {classes} classes, since the best epoch is chosen on it"
         )
-    history = []
-    for index, stage in enumerate(stages):
-        history += _fit_stage(
-            model, index, stage, train, validation, labels, run / f"stage-{index}", augmentation, verbose
-        )
-    return history
+    return labels
 
 
-def _fit_stage(model, index, stage, train, validation, labels, folder, augmentation, verbose):
+def _loss(model, label_weights):
+    units = model.output_shape[-1]
+    sigmoid = units == 1 or _ends_in_sigmoid(model)
+    if label_weights is None:
+        return "binary_crossentropy" if sigmoid else "sparse_categorical_crossentropy"
+    weights = np.asarray(label_weights, "float32")
+    if not sigmoid or weights.shape != (units, 2):
+        expected = f"({units}, 2)" if sigmoid else "None for a network that ends in a softmax"
+        raise ValueError(f"label_weights: received shape {weights.shape}, expected {expected}")
+    absent, present = weights.T
+
+    def weighted_binary_crossentropy(labels, probabilities):
+        labels = keras.ops.cast(labels, probabilities.dtype)
+        weights = absent + (present - absent) * labels
+        return keras.ops.mean(weights * keras.ops.binary_crossentropy(labels, probabilities), axis=-1)
+
+    return weighted_binary_crossentropy
+
+
+def _ends_in_sigmoid(model):
+    last = model.layers[-1]
+    while isinstance(last, keras.Model):
+        last = last.layers[-1]
+    return getattr(last, "activation", None) is keras.activations.sigmoid
+
+
+def _metrics(units, multi_label):
+    """What the progress bar shows of the training part; its AUC is a thresholded sum."""
+    if multi_label:  # by their names Keras takes several units for classes that exclude each other
+        area = keras.metrics.AUC(name="auc", multi_label=True, num_labels=units)
+        return [keras.metrics.BinaryAccuracy(name="accuracy"), area]
+    return ["accuracy", keras.metrics.AUC(name="auc")] if units == 1 else ["accuracy"]
+
+
+def _fit_stage(model, index, stage, train, validation, labels, folder, augmentation, loss, verbose):
     if not set_trainable(model, stage.train):
         raise ValueError(f"stage {index}: {stage.train} holds no parameter that can be trained")
     for unfinished in folder.glob(".part-*"):  # left by a kill while a file was being written
@@ -91,11 +149,10 @@ def _fit_stage(model, index, stage, train, validation, labels, folder, augmentat
     if augmentation is not None:
         image = keras.Input(train[0][0].shape[1:], name="raw_image")  # larger than the network's where it is cropped
         trainer = keras.Model(image, model(augmentation(image)))
-    units = model.output_shape[-1]
     trainer.compile(
         optimizer=make_optimizer(model, stage),
-        loss=LOSSES.get(units, "sparse_categorical_crossentropy"),
-        metrics=["accuracy", keras.metrics.AUC(name="auc")] if units == 1 else ["accuracy"],
+        loss=loss,
+        metrics=_metrics(model.output_shape[-1], labels.ndim == 2),
         auto_scale_loss=False,  # Keras would look at the precision of `trainer`, which has no layers of its own
         # TensorFlow's XLA doubles the time of a training step on a CPU.
         jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
@@ -212,19 +269,28 @@ def validation_metrics(model, batches, labels):
     """Loss, accuracy and exact AUC of a model on batches in order.
 
     Args:
-        model: from pixels to probabilities, one sigmoid unit or a softmax.
+        model: from pixels to probabilities, as for `fit_stages`.
         batches: `Batches`, not shuffled.
-        labels: class indices of all images in the order of the batches, int array (n,).
+        labels: class indices of all images in the order of the batches, int array (n,); of a multi-label task 0 and 1,
+            int array (n, labels).
 
     Returns:
-        dict with `val_loss` (mean cross-entropy), `val_accuracy` (threshold 0.5, or the largest probability) and
-        `val_auc` (two classes: exact; more: unweighted mean over one class against the rest). A network that diverged,
-        whose outputs are no numbers, gets the worst values there are.
+        dict with `val_loss` (mean cross-entropy, over labels too), `val_accuracy` (threshold 0.5, or the largest
+        probability; of several labels the share of all of them that is right) and `val_auc` (two classes: exact; more:
+        unweighted mean over one class against the rest, or over labels). A network that diverged, whose outputs are no
+        numbers, gets the worst values there are.
     """
     scores = [keras.ops.convert_to_numpy(model.predict_on_batch(batches[i][0])) for i in range(len(batches))]
     scores = np.concatenate(scores).astype("float64")
     if not np.isfinite(scores).all():
         return {"val_loss": float("inf"), "val_accuracy": 0.0, "val_auc": 0.0}
+    if labels.ndim == 2:
+        likelihood = np.clip(np.where(labels == 1, scores, 1 - scores), 1e-7, 1)
+        return {
+            "val_loss": float(-np.log(likelihood).mean()),
+            "val_accuracy": float(((scores >= 0.5) == (labels == 1)).mean()),
+            "val_auc": float(roc_auc_score(labels, scores, average="macro")),
+        }
     if scores.shape[1] == 1:
         scores = np.concatenate([1 - scores, scores], axis=1)
     likelihood = np.clip(scores[np.arange(len(labels)), labels], 1e-7, 1)

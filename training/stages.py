@@ -20,7 +20,8 @@ class Stage:
         train: groups (`"head"`, `"drs"`, `"stage4"`, ...) or patterns of layer names (`"conv5_block3_*"`); `"*"` is
             every layer. Whatever is not named is frozen, its batch norm in inference mode.
         weight_decay: decoupled weight decay of each step, relative to the learning rate (Loshchilov and Hutter 2019),
-            on kernels only: biases, batch norm and DRS are left alone.
+            on kernels only: biases, batch norm and DRS are left alone. PyTorch's `Adam` couples them: it adds decay
+            times weight to the gradient, so that its steps hardly depend on the decay where gradients are large.
         beta_1, beta_2: Adam's decay rates of the first and second moment.
         monitor: what is compared on the validation part: `"val_auc"`, `"val_accuracy"` (larger is better) or
             `"val_loss"`. The weights of the best epoch are kept, those of the first among equals.

@@ -46,7 +46,7 @@ def build(description, weights=None):
 
 
 @register_builder("classifier")
-def classifier(backbone, input_shape, classes, surgery=(), weights="imagenet"):
+def classifier(backbone, input_shape, classes, surgery=(), multi_label=False, weights="imagenet"):
     """A backbone, surgery on it, and a head: global average pooling and one dense layer.
 
     Args:
@@ -54,11 +54,13 @@ def classifier(backbone, input_shape, classes, surgery=(), weights="imagenet"):
         input_shape: (height, width, channels) of the raw image, channels 1 or 3.
         classes: number of classes, two or more. Two share one unit with a sigmoid, the probability of the second class.
         surgery: operations on the backbone in order, each `{"name": "add_drs", ...arguments}`.
+        multi_label: whether an image may have several of the classes or none. Each, one or more, then has a unit with
+            a sigmoid of its own, also of two.
         weights: as for `zoo.backbone`.
 
     Returns:
-        `keras.Model` from pixels in [0, 255] to probabilities: `(batch, 1)` for two classes, else `(batch, classes)`.
-        Layers `head_pool`, `head_logits`, `head_probabilities`.
+        `keras.Model` from pixels in [0, 255] to probabilities: `(batch, 1)` for two classes that exclude each other,
+        else `(batch, classes)`. Layers `head_pool`, `head_logits`, `head_probabilities`.
 
     Raises:
         ValueError: for an unknown backbone or surgery, fewer than two classes, or a size that surgery cannot reach.
@@ -77,18 +79,19 @@ def classifier(backbone, input_shape, classes, surgery=(), weights="imagenet"):
     model = build_backbone(backbone, weights, (*size, channels))
     for name, arguments in operations:
         model = getattr(layers, name)(model, **arguments)
-    return attach_head(model, classes)
+    return attach_head(model, classes, multi_label)
 
 
-def attach_head(body, classes):
+def attach_head(body, classes, multi_label=False):
     """A classification head on a model that ends in a feature map; see `classifier`."""
-    if not isinstance(classes, int) or classes < 2:
-        raise ValueError(f"classes: received {classes!r}, expected an integer of at least 2")
-    units = 1 if classes == 2 else classes
+    least = 1 if multi_label else 2
+    if not isinstance(classes, int) or isinstance(classes, bool) or classes < least:
+        raise ValueError(f"classes: received {classes!r}, expected an integer of at least {least}")
+    units = 1 if classes == 2 and not multi_label else classes
     pooled = keras.layers.GlobalAveragePooling2D(name="head_pool")(body.outputs[0])
     logits = keras.layers.Dense(units, name="head_logits")(pooled)
     # In float32 whatever the precision of the body: a half-precision sigmoid saturates at 1.
     probabilities = keras.layers.Activation(
-        "sigmoid" if units == 1 else "softmax", dtype="float32", name="head_probabilities"
+        "sigmoid" if units == 1 or multi_label else "softmax", dtype="float32", name="head_probabilities"
     )(logits)
     return keras.Model(body.inputs[0], probabilities, name=body.name)

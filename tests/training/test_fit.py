@@ -21,7 +21,7 @@ SIZE = (6, 5)
 ONE_EPOCH = (Stage(1, 0.01),)
 
 
-def network(classes=2, batch_norm=True, drs=True):
+def network(classes=2, batch_norm=True, drs=True, multi_label=False):
     """One residual block named as in a backbone, DRS, a head."""
     image = keras.Input((*SIZE, 1), name="image")
     x = keras.layers.Rescaling(1 / 255, name="pixels")(image)
@@ -31,7 +31,7 @@ def network(classes=2, batch_norm=True, drs=True):
         y = keras.layers.BatchNormalization(name="conv2_block1_bn")(y)
     y = keras.layers.Add(name="conv2_block1_add")([x, y])
     model = keras.Model(image, keras.layers.Activation("relu", name="conv2_block1_out")(y))
-    return attach_head(add_drs(model) if drs else model, classes)
+    return attach_head(add_drs(model) if drs else model, classes, multi_label)
 
 
 def data(classes=2, count=18, weight=None):
@@ -219,6 +219,72 @@ def test_three_classes_train(tmp_path):
     assert history[0]["loss"] > history[-1]["loss"]
 
 
+def findings(count=18):
+    """Batches of 6 images: bright ones have label 0, those with a bright row label 1; half of them each."""
+    labels = np.stack([np.arange(count) % 2, np.arange(count) // 2 % 2], axis=1)
+    images = np.random.default_rng(0).uniform(0, 63, (count, *SIZE, 1))
+    images += 64 * labels[:, 0, None, None, None]
+    images[:, 2] += 128 * labels[:, 1, None, None]
+    return Batches(images, labels, 6)
+
+
+def test_several_labels_train(tmp_path):
+    model = network(2, multi_label=True)
+    history = fit_stages(model, (Stage(60, 0.05),), findings(), findings(), tmp_path, verbose=0)
+    assert model.output_shape == (None, 2)
+    assert max(row["val_auc"] for row in history) > 0.95
+    assert history[0]["loss"] > history[-1]["loss"]
+    assert {"accuracy", "auc"} < history[0].keys()
+
+
+def test_validation_metrics_of_several_labels_as_scikit_learn_has_them():
+    random = np.random.default_rng(5)
+    labels = random.integers(0, 2, (18, 3))
+    scores = random.uniform(size=(18, 3))
+    scores[:2] = scores[2:4]  # ties
+    received = validation_metrics(Fixed(scores), data(), labels)
+    each = range(3)
+    losses = [log_loss(labels[:, index], scores[:, index]) for index in each]
+    assert received["val_loss"] == pytest.approx(np.mean(losses), rel=1e-5)
+    right = [accuracy_score(labels[:, index], scores[:, index] >= 0.5) for index in each]
+    assert received["val_accuracy"] == pytest.approx(np.mean(right))
+    areas = [roc_auc_score(labels[:, index], scores[:, index]) for index in each]
+    assert received["val_auc"] == pytest.approx(np.mean(areas), rel=1e-6)
+
+
+@pytest.mark.parametrize("weights", [None, [[0.5, 1.5], [1.25, 0.75]]])
+def test_loss_of_several_labels_by_hand(weights, tmp_path):
+    """The mean over images and labels of -w log(probability of what is true), before any step is felt."""
+    model = network(2, multi_label=True)
+    batches = findings(6)
+    (images, labels), random = batches[0], np.random.default_rng(2)
+    for variable in model.trainable_variables:
+        variable.assign(random.normal(0, 0.1, variable.shape))
+    probabilities = model.predict_on_batch(images)
+    absent, present = (np.ones(2), np.ones(2)) if weights is None else np.array(weights).T
+    expected = -np.mean(labels * present * np.log(probabilities) + (1 - labels) * absent * np.log(1 - probabilities))
+    stages = (Stage(1, 1e-9, ("head",)),)  # batch norm at rest, so that the network is that of `predict`
+    history = fit_stages(model, stages, batches, findings(), tmp_path, label_weights=weights, verbose=0)
+    assert history[0]["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_label_weights_of_one_unit_are_class_weights(tmp_path):
+    """One label, or two classes: the same unit, and the same training by either weights."""
+    start, results = network(batch_norm=False).get_weights(), []
+    for name, classes, multi_label in (("label", 1, True), ("class", 2, False)):
+        model = network(classes, batch_norm=False, multi_label=multi_label)
+        model.set_weights(start)
+        weights = {"label_weights": [[0.5, 1.5]]} if multi_label else {}
+        train = data()
+        if not multi_label:
+            train = Batches(train.images, train.labels, 6, class_weight={0: 0.5, 1: 1.5})
+        fit_stages(model, ONE_EPOCH, train, data(), tmp_path / name, **weights, verbose=0)
+        results.append(model.get_weights())
+    for by_label, by_class, before in zip(*results, start, strict=True):
+        np.testing.assert_allclose(by_label, by_class, atol=1e-6)
+        assert np.abs(by_label - before).max() > 1e-3
+
+
 def test_nested_networks_with_layers_of_the_same_name(tmp_path):
     def dense(inputs):
         return keras.layers.Dense(2, name="dense")(inputs)
@@ -283,9 +349,9 @@ def test_training_images_are_cropped_to_the_input(tmp_path):
 
 
 class TestRefusals:
-    def refusal(self, folder, stages=ONE_EPOCH, model=None, validation=None):
+    def refusal(self, folder, stages=ONE_EPOCH, model=None, validation=None, **options):
         with pytest.raises(ValueError) as error:  # noqa: PT011 - the caller matches
-            fit_stages(model or network(), stages, data(), validation or data(), folder, verbose=0)
+            fit_stages(model or network(), stages, data(), validation or data(), folder, **options, verbose=0)
         assert "\n" not in str(error.value)
         return str(error.value)
 
@@ -297,6 +363,28 @@ class TestRefusals:
     def test_a_class_of_three_missing_in_validation(self, tmp_path):
         message = self.refusal(tmp_path, model=network(3), validation=data(2))
         assert "18 images of class 0, 1; expected all of the 3" in message
+
+    @pytest.mark.parametrize(("column", "count"), [(0, 0), (1, 18)])
+    def test_a_label_that_never_changes_in_validation(self, column, count, tmp_path):
+        validation = findings()
+        validation.labels[:, column] = count > 0
+        message = self.refusal(tmp_path, model=network(2, multi_label=True), validation=validation)
+        assert f"label {column} is present in {count} of 18 images; expected each label both" in message
+
+    def test_labels_of_another_kind_than_the_network(self, tmp_path):
+        message = self.refusal(tmp_path, model=network(3), validation=findings())
+        assert "received labels of shape (18, 2)" in message
+        assert "ends in a softmax; expected (images, 1)" in message
+        message = self.refusal(tmp_path, model=network(3, multi_label=True), validation=findings())
+        assert "ends in a sigmoid of 3 units; expected (images, 3)" in message
+        message = self.refusal(tmp_path, model=network(3, multi_label=True), validation=data(3))
+        assert "received labels of shape (18, 1)" in message
+
+    def test_label_weights_that_do_not_fit(self, tmp_path):
+        message = self.refusal(tmp_path, label_weights=[0.5, 1.5])
+        assert "label_weights: received shape (2,), expected (1, 2)" in message
+        message = self.refusal(tmp_path, model=network(3), validation=data(3), label_weights=[[1, 1]] * 3)
+        assert "received shape (3, 2), expected None for a network that ends in a softmax" in message
 
     def test_stage_that_trains_nothing(self, tmp_path):
         assert "stage 1: ('head_pool',) holds no" in self.refusal(

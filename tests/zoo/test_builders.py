@@ -44,6 +44,23 @@ def test_head_of_more_classes_worked_by_hand():
     np.testing.assert_allclose(model.predict(image, verbose=0), expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("labels", [1, 2, 4])
+def test_head_of_several_labels_worked_by_hand(labels):
+    """A sigmoid for each: they do not exclude each other, not even two."""
+    model = attach_head(body(), labels, multi_label=True)
+    kernel = np.random.default_rng(1).normal(size=(3, labels))
+    model.get_layer("head_logits").set_weights([kernel, np.arange(labels)])
+    image = np.random.default_rng(0).normal(size=(2, 4, 5, 3)).astype("float32")
+    logits = image.mean(axis=(1, 2)) @ kernel + np.arange(labels)
+    np.testing.assert_allclose(model.predict(image, verbose=0), 1 / (1 + np.exp(-logits)), rtol=1e-5)
+
+
+def test_description_of_several_labels():
+    model = build(described(classes=2, multi_label=True))
+    assert model.output_shape == (None, 2)
+    assert build(described(classes=2, multi_label=False)).output_shape == (None, 1)
+
+
 def test_probabilities_are_float32_under_half_precision():
     """bfloat16 knows nothing between 0.996 and 1."""
     with precision("mixed_bfloat16"):
@@ -59,6 +76,12 @@ def test_impossible_classes(classes):
     with pytest.raises(ValueError, match="expected an integer of at least 2") as error:
         attach_head(body(), classes)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("labels", [0, 2.0, True])
+def test_impossible_labels(labels):
+    with pytest.raises(ValueError, match="expected an integer of at least 1"):
+        attach_head(body(), labels, multi_label=True)
 
 
 @pytest.mark.parametrize("surgery", builders.SURGERIES)
