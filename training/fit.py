@@ -105,12 +105,12 @@ def _loss(model, label_weights):
     if not sigmoid or weights.shape != (units, 2):
         expected = f"({units}, 2)" if sigmoid else "None for a network that ends in a softmax"
         raise ValueError(f"label_weights: received shape {weights.shape}, expected {expected}")
-    absent, present = weights.T
 
     def weighted_binary_crossentropy(labels, probabilities):
         labels = keras.ops.cast(labels, probabilities.dtype)
-        weights = absent + (present - absent) * labels
-        return keras.ops.mean(weights * keras.ops.binary_crossentropy(labels, probabilities), axis=-1)
+        absent, present = keras.ops.unstack(keras.ops.convert_to_tensor(weights.T, probabilities.dtype))
+        losses = keras.ops.binary_crossentropy(labels, probabilities)
+        return keras.ops.mean((absent + (present - absent) * labels) * losses, axis=-1)
 
     return weighted_binary_crossentropy
 

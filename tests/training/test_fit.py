@@ -230,7 +230,7 @@ def findings(count=18):
 
 def test_several_labels_train(tmp_path):
     model = network(2, multi_label=True)
-    history = fit_stages(model, (Stage(60, 0.05),), findings(), findings(), tmp_path, verbose=0)
+    history = fit_stages(model, (Stage(25, 0.1),), findings(), findings(), tmp_path, verbose=0)
     assert model.output_shape == (None, 2)
     assert max(row["val_auc"] for row in history) > 0.95
     assert history[0]["loss"] > history[-1]["loss"]
