@@ -6,7 +6,7 @@ __getattr__, __dir__, __all__ = attach(
     __name__,
     names={
         "augmentation": ["affine_augmentation", "crop_augmentation"],
-        "fit": ["fit_stages", "validation_metrics"],
+        "fit": ["compile_stage", "fit_stages", "validation_metrics"],
         "mixed_precision": ["precision"],
         "settings": ["check_settings", "parse_settings"],
         "stages": ["Stage", "make_optimizer", "set_trainable"],

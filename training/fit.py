@@ -59,11 +59,10 @@ def fit_stages(model, stages, train, validation, run, augmentation=None, label_w
     """
     run = Path(run)
     labels = _labels(model, validation)
-    loss = _loss(model, label_weights)
     history = []
     for index, stage in enumerate(stages):
         history += _fit_stage(
-            model, index, stage, train, validation, labels, run / f"stage-{index}", augmentation, loss, verbose
+            model, index, stage, train, validation, labels, run / f"stage-{index}", augmentation, label_weights, verbose
         )
     return history
 
@@ -122,17 +121,50 @@ def _ends_in_sigmoid(model):
     return getattr(last, "activation", None) is keras.activations.sigmoid
 
 
-def _metrics(units, multi_label):
+def _metrics(model):
     """What the progress bar shows of the training part; its AUC is a thresholded sum."""
-    if multi_label:  # by their names Keras takes several units for classes that exclude each other
+    units = model.output_shape[-1]
+    if units > 1 and _ends_in_sigmoid(
+        model
+    ):  # by their names Keras takes several units for classes that exclude each other
         area = keras.metrics.AUC(name="auc", multi_label=True, num_labels=units)
         return [keras.metrics.BinaryAccuracy(name="accuracy"), area]
     return ["accuracy", keras.metrics.AUC(name="auc")] if units == 1 else ["accuracy"]
 
 
-def _fit_stage(model, index, stage, train, validation, labels, folder, augmentation, loss, verbose):
+def compile_stage(model, stage, train, augmentation=None, label_weights=None):
+    """Makes a model ready to train as a stage has it: what trains, optimiser, loss and augmentation.
+
+    Args:
+        model, train, augmentation, label_weights: as for `fit_stages`.
+        stage: `Stage`.
+
+    Returns:
+        The compiled model to call `fit` or `train_on_batch` of: `model` behind the augmentation, on the same weights.
+
+    Raises:
+        ValueError: when the stage trains nothing, or label weights do not fit.
+    """
     if not set_trainable(model, stage.train):
-        raise ValueError(f"stage {index}: {stage.train} holds no parameter that can be trained")
+        raise ValueError(f"stage: {stage.train} holds no parameter that can be trained")
+    trainer = model
+    if augmentation is not None:
+        image = keras.Input(train[0][0].shape[1:], name="raw_image")  # larger than the network's where it is cropped
+        trainer = keras.Model(image, model(augmentation(image)))
+    trainer.compile(
+        optimizer=make_optimizer(model, stage),
+        loss=_loss(model, label_weights),
+        metrics=_metrics(model),
+        auto_scale_loss=False,  # Keras would look at the precision of `trainer`, which has no layers of its own
+        # TensorFlow's XLA doubles the time of a training step on a CPU.
+        jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
+    )
+    trainer.optimizer.build(trainer.trainable_variables)
+    return trainer
+
+
+def _fit_stage(model, index, stage, train, validation, labels, folder, augmentation, label_weights, verbose):
+    set_trainable(model, stage.train)
     for unfinished in folder.glob(".part-*"):  # left by a kill while a file was being written
         unfinished.unlink()
     best = _by_path(_moving_variables(model))
@@ -145,19 +177,7 @@ def _fit_stage(model, index, stage, train, validation, labels, folder, augmentat
         (folder / "state.safetensors").unlink(missing_ok=True)
         return _read_history(folder / "history.csv")
 
-    trainer = model
-    if augmentation is not None:
-        image = keras.Input(train[0][0].shape[1:], name="raw_image")  # larger than the network's where it is cropped
-        trainer = keras.Model(image, model(augmentation(image)))
-    trainer.compile(
-        optimizer=make_optimizer(model, stage),
-        loss=loss,
-        metrics=_metrics(model.output_shape[-1], labels.ndim == 2),
-        auto_scale_loss=False,  # Keras would look at the precision of `trainer`, which has no layers of its own
-        # TensorFlow's XLA doubles the time of a training step on a CPU.
-        jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
-    )
-    trainer.optimizer.build(trainer.trainable_variables)
+    trainer = compile_stage(model, stage, train, augmentation, label_weights)
     progress = _Progress(model, stage, index, train, validation, labels, folder, trainer, best, random)
     progress.restore()
     callbacks = [progress]
