@@ -6,7 +6,7 @@ __getattr__, __dir__, __all__ = attach(
     __name__,
     names={
         "activations": ["activation_layers", "activation_rate", "activation_rate_change"],
-        "crops": ["TEN_CROPS", "CroppedImages", "crop_images"],
+        "crops": ["TEN_CROPS", "CroppedImages", "crop_images", "size_before_crop"],
         "heatmaps": ["class_activation_map", "overlay"],
         "demonstration": ["demonstrate"],
         "phantoms": ["draw_phantom"],

@@ -46,17 +46,37 @@ def crop_images(images, size, place="centre", mirror=False):
     return window[..., ::-1, :] if mirror else window
 
 
+def size_before_crop(size, crop):
+    """The size to which images are resized before a share of them is cropped.
+
+    Args:
+        size: (height, width) of the crop.
+        crop: share of height and width that it keeps, in (0, 1].
+
+    Returns:
+        (height, width), `size` / `crop` rounded to whole pixels.
+
+    Example:
+
+    ```python
+    >>> size_before_crop((1792, 2304), 0.875)
+    (2048, 2633)
+    ```
+    """
+    return tuple(round(side / crop) for side in size)
+
+
 class CroppedImages:
     """One crop of stored images, to be used as the `images` of `datasets.Batches`.
 
     Args:
-        images: `datasets.CachedImages`, larger than `size`.
+        images: `datasets.CachedImages`, larger than `size`: of `size_before_crop`.
         size, place, mirror: as for `crop_images`.
 
     Example:
 
     ```python
-    images = datasets.cached_images(table, (256, 256))
+    images = datasets.cached_images(table, size_before_crop((224, 224), 0.875))
     validation = datasets.Batches(CroppedImages(images, (224, 224)), datasets.encode_labels(table))
     ```
     """

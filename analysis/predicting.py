@@ -10,6 +10,8 @@ from PIL import Image
 
 from .._files import atomic
 from ..datasets.images import convert_channels, read_image, resize_image
+from ..datasets.table import NO_FINDING
+from .crops import crop_images, size_before_crop
 from .heatmaps import class_activation_map, overlay
 
 BATCH = 16  # images in memory at a time
@@ -17,6 +19,8 @@ BATCH = 16  # images in memory at a time
 
 def prepare_image(image, card):
     """Brings an image to the size and the channels of a checkpoint's input, as its training images were brought.
+
+    Where the card says that a crop is taken, it is the centre of the resized image.
 
     Args:
         image: (height, width, 1 or 3), values in [0, 255], as `medzoo.datasets.read_image` gives it.
@@ -31,8 +35,8 @@ def prepare_image(image, card):
     height, width, channels = card.input["shape"]
     if not card.input["resize"].startswith("bilinear"):
         raise ValueError(f"card of {card.name!r}: received resize {card.input['resize']!r}, expected bilinear")
-    resized = resize_image(convert_channels(image, channels), (height, width))
-    return np.rint(resized).clip(0, 255)
+    resized = resize_image(convert_channels(image, channels), size_before_crop((height, width), card.input["crop"]))
+    return np.rint(crop_images(resized, (height, width))).clip(0, 255)
 
 
 def predict_images(model, card, paths):
@@ -45,7 +49,9 @@ def predict_images(model, card, paths):
 
     Returns:
         DataFrame, a row for each path in the given order: `image` (the path as given), the probability of each class
-        under the class's name (they sum to 1), and `predicted`, the most probable class.
+        under the class's name, and `predicted`. Where the classes exclude each other the probabilities sum to 1, and
+        `predicted` is the most probable class. Where they do not (`card.multi_label`) it holds those with a probability
+        of 0.5 or more, joined by `|`, or `"No Finding"`.
 
     Raises:
         FileNotFoundError, ValueError: a file is missing or no image (the message names it), there is none, or model
@@ -61,24 +67,30 @@ def predict_images(model, card, paths):
     paths = _listed(paths)
     classes = list(card.classes)
     units = model.output_shape[-1]
-    if units != (1 if len(classes) == 2 else len(classes)):
+    if units != (1 if len(classes) == 2 and not card.multi_label else len(classes)):
         raise ValueError(f"model {model.name!r}: received {units} outputs for the classes {', '.join(classes)}")
     parts = []
     for start in range(0, len(paths), BATCH):
         images = np.stack([prepare_image(read_image(path), card) for path in paths[start : start + BATCH]])
         parts.append(keras.ops.convert_to_numpy(model.predict_on_batch(images)))
     probabilities = np.concatenate(parts).astype("float64")
-    if units == 1:
+    if units == 1 and not card.multi_label:
         probabilities = np.concatenate([1 - probabilities, probabilities], axis=1)
     table = pd.DataFrame({"image": [str(path) for path in paths]})
     for index, name in enumerate(classes):
         table[name] = probabilities[:, index]
-    table["predicted"] = [classes[index] for index in probabilities.argmax(axis=1)]
+    if card.multi_label:
+        present = [[name for name, value in zip(classes, row, strict=True) if value >= 0.5] for row in probabilities]
+        table["predicted"] = ["|".join(names) or NO_FINDING for names in present]
+    else:
+        table["predicted"] = [classes[index] for index in probabilities.argmax(axis=1)]
     return table
 
 
 def heatmap_overlays(model, card, images):
     """Lays class activation maps over images at their own size; see `class_activation_map` and `overlay`.
+
+    Where the model sees only the centre of the image (`card.input["crop"]`), there is no colour outside it.
 
     Args:
         model: a classifier with global average pooling and one dense layer.
@@ -87,16 +99,27 @@ def heatmap_overlays(model, card, images):
 
     Returns:
         list of uint8 (height, width, 3), RGB. Vermilion speaks for the class, blue against it: for the second of two
-        classes, for the most probable of more.
+        classes that exclude each other, otherwise for the most probable.
 
     Raises:
         ValueError: the model has another head.
     """
     maps = class_activation_map(model, np.stack([prepare_image(image, card) for image in images]))
-    return [
-        overlay(image, resize_image(each[..., None], image.shape[:2])[..., 0])
-        for image, each in zip(images, maps, strict=True)
-    ]
+    return [overlay(image, _place(each, image.shape[:2], card)) for image, each in zip(images, maps, strict=True)]
+
+
+def _place(heatmap, size, card):
+    """A map of the model's input where it lies on an image of that size, 0 around it."""
+    shape = card.input["shape"][:2]
+    window = []
+    for side, before, length in zip(shape, size_before_crop(shape, card.input["crop"]), size, strict=True):
+        start = (before - side) // 2
+        # Every pixel of the image of which the crop holds a part.
+        window.append(slice(start * length // before, -(-(start + side) * length // before)))
+    placed = np.zeros(size, "float32")
+    extent = [part.stop - part.start for part in window]
+    placed[tuple(window)] = resize_image(heatmap[..., None], extent)[..., 0]
+    return placed
 
 
 def write_heatmaps(model, card, paths, folder):

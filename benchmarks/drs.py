@@ -155,7 +155,7 @@ def card_fields(backbone):
         "task": "classification",
         "recipe": {"name": "none", "command": "python benchmarks/drs.py", "paper": "none"},
         "build": description(backbone),
-        "input": {"shape": [IMAGE_SIZE, IMAGE_SIZE, 3], "range": [0, 255], "resize": "none"},
+        "input": {"shape": [IMAGE_SIZE, IMAGE_SIZE, 3], "range": [0, 255], "resize": "none", "crop": 1.0},
         "classes": ["benign", "malignant"],
         "data": {
             "dataset": "none",

@@ -479,6 +479,7 @@ def card_fields(context, name, cell, metrics):
             "range": [0, 255],
             "resize": "bilinear with antialiasing to the shape, the aspect ratio ignored; grey repeated to three "
             "channels",
+            "crop": 1.0,
         },
         "classes": table.attrs["classes"],
         "data": {

@@ -9,6 +9,7 @@ from pathlib import Path
 from .._files import write_json
 
 SCHEMA = 1
+MULTI_LABEL = "multi-label classification"
 
 _NUMBER = (int, float)
 _TEXT_OR_NONE = (str, type(None))
@@ -24,7 +25,7 @@ _FIELDS = {
         "backbone": (dict, type(None)),
         "logit_difference": _NUMBER,
     },
-    "input": {"shape": list, "range": list, "resize": str},
+    "input": {"shape": list, "range": list, "resize": str, "crop": _NUMBER},
     "data": {
         "dataset": str,
         "licence": str,
@@ -61,7 +62,7 @@ class Card:
         version: 1 for the first publication, one more for each later one.
         summary: one line for a listing.
         modality: such as `"ultrasound"`.
-        task: such as `"classification"`.
+        task: such as `"classification"`; `"multi-label classification"` where classes do not exclude each other.
         recipe: `name`, `command` and `paper` that the checkpoint comes from.
         build: a registered `builder` and its `arguments`; never serialised code.
         weights: `file`, its `sha256` and `bytes`; `storage` `"float32"` or `"float16"` (tensors of rank two
@@ -69,8 +70,10 @@ class Card:
             lies on, `{name, weights, kernel_norms}`, with the L2 norm of every variable that the backbone
             supplies; `logit_difference`, the largest difference on the golden input between the logits before
             storing and after.
-        input: `shape` (height, width, channels), `range` `[0, 255]`, `resize` (how images came to that shape).
-        classes: class names in the order of their indices; the last is the positive one of two.
+        input: `shape` (height, width, channels), `range` `[0, 255]`, `resize` (how images came to that shape) and
+            `crop`, in (0, 1]: the share of height and width that the centre crop keeps of the resized image, 1.0 for
+            the whole image.
+        classes: class names in the order of their indices; the last is the positive one of two that exclude each other.
         data: `dataset`, `licence`, `url`, counts of `images` and `subjects` (None: no subject is known),
             `subject_source`, `split` (image counts of `train`, `validation`, `test`) and what was `excluded`.
         metrics: one mapping per number: `name, part, protocol, value, low, high, n, command, machine`, `low` and
@@ -154,6 +157,10 @@ class Card:
             "[height, width, channels]",
         )
         _expect(self.input["range"] == [0, 255], "input.range", self.input["range"], "[0, 255]")
+        _expect(0 < self.input["crop"] <= 1, "input.crop", self.input["crop"], "more than 0 and at most 1")
+        expected = f"{MULTI_LABEL!r} if and only if build.arguments.multi_label is true"
+        multi_label = bool(self.build["arguments"].get("multi_label"))
+        _expect(self.multi_label == multi_label, "task", self.task, expected)
         count = self.build["arguments"].get("classes", len(self.classes))
         _expect(count == len(self.classes), "classes", self.classes, f"{count} names, as build.arguments has it")
         for index, metric in enumerate(self.metrics):
@@ -161,6 +168,11 @@ class Card:
             _expect(
                 inside, f"metrics[{index}]", [metric[key] for key in ("low", "value", "high")], "low <= value <= high"
             )
+
+    @property
+    def multi_label(self):
+        """Whether an image may have several of the classes, or none."""
+        return self.task == MULTI_LABEL
 
     @classmethod
     def from_dict(cls, fields):

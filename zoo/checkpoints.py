@@ -56,12 +56,13 @@ def load(name, classes=None):
     Args:
         name: a checkpoint's name (see `list_models`), its folder, or the path or address of its release archive.
         classes: None for the model as published, or a number of classes from two for a fresh, untrained head on the
-            pretrained body, also when the checkpoint has as many classes itself.
+            pretrained body, also when the checkpoint has as many classes itself. The head is of the same kind: that of
+            a multi-label checkpoint has a sigmoid for each class.
 
     Returns:
         `keras.Model`, not compiled. Input: float32 images `(batch, height, width, channels)` with values in
         [0, 255], of the size in `card(name).input`. Output of a classifier: probabilities `(batch, 1)` for two
-        classes, else `(batch, classes)`.
+        classes that exclude each other, else `(batch, classes)`.
 
     Raises:
         FileNotFoundError: the checkpoint, or its backbone's weights, are not there.

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from medzoo.analysis import TEN_CROPS, CroppedImages, crop_images
+from medzoo.analysis import TEN_CROPS, CroppedImages, crop_images, size_before_crop
 from medzoo.datasets import Batches
 
 # Pixels are 10 * row + column of six rows and nine columns.
@@ -31,6 +31,12 @@ def test_places(place, first_row):
 def test_ten_crops_are_four_corners_and_the_centre_and_their_mirrors():
     firsts = [crop_images(IMAGE, (3, 4), *crop)[0, 0, 0].item() for crop in TEN_CROPS]
     assert sorted(firsts) == sorted([0, 5, 30, 35, 12, 3, 8, 33, 38, 15])
+
+
+def test_sizes_of_the_paper():
+    """Section IV.B of MorphHR: 2048 x 2633 for 1792 x 2304."""
+    assert size_before_crop((1792, 2304), 0.875) == (2048, 2633)
+    assert size_before_crop((224, 224), 1.0) == (224, 224)
 
 
 def test_batches_of_crops():

@@ -28,7 +28,7 @@ def folder(tmp_path_factory):
         "task": "classification",
         "recipe": {"name": "drs", "command": "medzoo run drs", "paper": "Byra 2021"},
         "build": description,
-        "input": {"shape": [32, 32, 3], "range": [0, 255], "resize": "bilinear"},
+        "input": {"shape": [32, 32, 3], "range": [0, 255], "resize": "bilinear", "crop": 1.0},
         "classes": ["benign", "malignant"],
         "data": {
             "dataset": "nothing",

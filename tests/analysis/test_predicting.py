@@ -13,16 +13,19 @@ CLASSES = ["benign", "malignant"]
 KERNEL = np.array([0.02, -0.01, 0.005])
 
 
-def make_card(shape=(8, 12, 3), classes=CLASSES, resize="bilinear with antialiasing to the shape"):
-    return SimpleNamespace(name="mean-colour", input={"shape": list(shape), "resize": resize}, classes=classes)
+def make_card(
+    shape=(8, 12, 3), classes=CLASSES, resize="bilinear with antialiasing to the shape", crop=1.0, multi_label=False
+):
+    prepared = {"shape": list(shape), "resize": resize, "crop": crop}
+    return SimpleNamespace(name="mean-colour", input=prepared, classes=classes, multi_label=multi_label)
 
 
-def mean_colour(shape=(8, 12, 3), units=1):
+def mean_colour(shape=(8, 12, 3), units=1, activation=None):
     """A network whose logits are a linear function of the mean colour."""
     image = keras.Input(shape)
     pooled = keras.layers.GlobalAveragePooling2D(name="head_pool")(keras.layers.Activation("linear")(image))
     logits = keras.layers.Dense(units, name="head_logits")(pooled)
-    outputs = keras.layers.Activation("sigmoid" if units == 1 else "softmax")(logits)
+    outputs = keras.layers.Activation(activation or ("sigmoid" if units == 1 else "softmax"))(logits)
     model = keras.Model(image, outputs)
     kernel = KERNEL[:, None] * np.arange(1, units + 1)
     model.get_layer("head_logits").set_weights([kernel[: shape[2]], np.full(units, 0.25)])
@@ -67,6 +70,46 @@ def test_probabilities_of_three_classes_are_those_worked_by_hand(paths):
     assert list(table["predicted"]) == [["a", "b", "c"][index] for index in expected.argmax(axis=1)]
 
 
+def test_probabilities_of_several_labels_are_those_worked_by_hand(paths):
+    """Sigmoids, whose sum is free; two labels have a unit each."""
+    model = mean_colour(units=2, activation="sigmoid")
+    kernel = np.array([[0.2, 0.1], [-0.1, 0.1], [-0.1, -0.2]])
+    logits = np.array([pillow_mean(path) for path in paths]) @ kernel
+    bias = -np.median(logits, axis=0)  # each label in half of the images
+    logits += bias
+    model.get_layer("head_logits").set_weights([kernel, bias])
+    table = predict_images(model, make_card(classes=["Mass", "Nodule"], multi_label=True), paths)
+    assert list(table.columns) == ["image", "Mass", "Nodule", "predicted"]
+    np.testing.assert_allclose(table[["Mass", "Nodule"]], 1 / (1 + np.exp(-logits)), atol=1e-2)
+    names = {(0, 0): "No Finding", (1, 0): "Mass", (0, 1): "Nodule", (1, 1): "Mass|Nodule"}
+    expected = [names[tuple(row)] for row in (logits >= 0).astype(int)]
+    assert set(expected) == set(names.values())
+    assert list(table["predicted"]) == expected
+
+
+def test_one_label_has_a_column(paths):
+    table = predict_images(mean_colour(), make_card(classes=["Mass"], multi_label=True), paths)
+    assert list(table.columns) == ["image", "Mass", "predicted"]
+    expected = predict_images(mean_colour(), make_card(), paths)
+    np.testing.assert_array_equal(table["Mass"], expected["malignant"])
+    assert list(table["predicted"]) == ["Mass" if value >= 0.5 else "No Finding" for value in table["Mass"]]
+
+
+def test_labels_that_do_not_fit_are_refused(paths):
+    with pytest.raises(ValueError, match="received 1 outputs for the classes benign, malignant"):
+        predict_images(mean_colour(), make_card(multi_label=True), paths)
+
+
+def test_a_card_with_a_crop_takes_the_centre_of_the_resized_image(paths):
+    """8 x 12 of 10 x 15: one pixel off above, below and on the left, two on the right."""
+    for path in paths[:2]:
+        resized = Image.open(path).resize((15, 10), Image.Resampling.BILINEAR)
+        prepared = prepare_image(np.asarray(Image.open(path), "float32"), make_card(crop=0.8))
+        assert prepared.shape == (8, 12, 3)
+        assert (prepared == np.rint(prepared)).all()
+        np.testing.assert_allclose(prepared, np.asarray(resized, "float32")[1:9, 1:13], atol=1)
+
+
 def test_an_image_is_prepared_as_the_cache_prepares_it_for_training(paths, tmp_path):
     from medzoo.datasets import cached_images, image_table, read_image
 
@@ -109,6 +152,24 @@ def test_the_heatmap_of_a_linear_network_is_its_image_weighted(tmp_path):
     pixels = np.random.default_rng(1).integers(0, 256, (8, 12, 3), "uint8")
     (picture,) = heatmap_overlays(mean_colour(), make_card(), [pixels])
     np.testing.assert_allclose(picture.astype(int), overlay(pixels, pixels @ KERNEL), atol=1)
+
+
+def test_no_colour_outside_the_crop():
+    """Sides 8 and 12 at a crop of 0.8 are 1 to 9 of 10 and 1 to 13 of 15: of 100 and 60 pixels 10 to 90 and 4 to 52."""
+    random = np.random.default_rng(1)
+    pixels = random.integers(40, 200, (100, 60, 3), "uint8")
+    (picture,) = heatmap_overlays(mean_colour(), make_card(crop=0.8), [pixels])
+    changed = (picture != pixels).any(axis=-1)
+    inside = np.zeros((100, 60), bool)
+    inside[10:90, 4:52] = True
+    assert not changed[~inside].any()
+    assert changed[inside].mean() > 0.9
+    # Where the image is as large as what is resized to, the map lies on the very pixels that the model saw.
+    small = random.integers(0, 256, (10, 15, 3), "uint8")
+    (picture,) = heatmap_overlays(mean_colour(), make_card(crop=0.8), [small])
+    seen = np.zeros((10, 15))
+    seen[1:9, 1:13] = small[1:9, 1:13] @ KERNEL
+    np.testing.assert_allclose(picture.astype(int), overlay(small, seen), atol=1)
 
 
 def test_heatmaps_have_the_size_of_their_images_and_keep_folders(tmp_path):

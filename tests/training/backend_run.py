@@ -35,7 +35,7 @@ CARD = {
     "task": "classification",
     "recipe": {"name": "none", "command": "none", "paper": "none"},
     "build": {"builder": "classifier", "arguments": ARGUMENTS},
-    "input": {"shape": [24, 20, 1], "range": [0, 255], "resize": "none"},
+    "input": {"shape": [24, 20, 1], "range": [0, 255], "resize": "none", "crop": 1.0},
     "classes": ["dark", "bright"],
     "data": {
         "dataset": "none",

@@ -14,6 +14,7 @@ WHOLE = {
     "backbone": None,
     "logit_difference": 0.001,
 }
+INPUT = {"shape": [12, 10, 3], "range": [0, 255], "resize": "bilinear", "crop": 1.0}
 GOLDEN = {"seed": 1, "logits": [[0.5], [0.25]], "tolerance": 0.001}
 
 
@@ -59,8 +60,13 @@ def test_each_field_is_needed(card_fields, field):
         ({"weights": {**WHOLE, "logit_difference": float("nan")}}, "'weights.logit_difference': received nan"),
         ({"classes": ["a", "b", "c"]}, "'classes': .* expected 2 names"),
         ({"golden": {"seed": 1, "tolerance": 0.1}}, "'golden.outputs' is missing"),
-        ({"input": {"shape": [12, 10], "range": [0, 255], "resize": "x"}}, "'input.shape': received"),
-        ({"input": {"shape": [12, 10, 3], "range": [0, 1], "resize": "x"}}, "'input.range': received"),
+        ({"input": {**INPUT, "shape": [12, 10]}}, "'input.shape': received"),
+        ({"input": {**INPUT, "range": [0, 1]}}, "'input.range': received"),
+        ({"input": {**INPUT, "crop": 0.0}}, "'input.crop': received 0.0, expected more than 0 and at most 1"),
+        ({"input": {**INPUT, "crop": 1.01}}, "'input.crop': received 1.01"),
+        ({"input": {**INPUT, "crop": True}}, "'input.crop': received True"),
+        ({"input": {"shape": [12, 10, 3], "range": [0, 255], "resize": "x"}}, "'input.crop' is missing"),
+        ({"task": "multi-label classification"}, "'task': received 'multi-label classification', expected .* if and"),
         ({"metrics": [{"name": "auc"}]}, r"'metrics\[0\].part' is missing"),
     ],
 )
@@ -68,6 +74,14 @@ def test_a_wrong_field_is_named_in_one_line(card_fields, change, message):
     with pytest.raises(ValueError, match=message) as error:
         Card.from_dict({**card_fields, **change})
     assert "\n" not in str(error.value)
+
+
+def test_a_card_of_several_labels(card_fields):
+    assert not Card.from_dict(card_fields).multi_label
+    card_fields["build"]["arguments"]["multi_label"] = True
+    with pytest.raises(ValueError, match="'task': received 'classification', expected 'multi-label"):
+        Card.from_dict(card_fields)
+    assert Card.from_dict({**card_fields, "task": "multi-label classification"}).multi_label
 
 
 def test_a_value_outside_its_interval_is_refused(card_fields):

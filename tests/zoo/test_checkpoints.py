@@ -361,7 +361,7 @@ def test_a_real_delta_on_resnet18(imagenet, fields, tmp_path):
     for variable in model.weights:
         if "_drs" in variable.path:
             variable.assign(variable.numpy() + random.normal(0, 0.05, variable.shape))
-    fields.update(build=description, input={"shape": [64, 64, 3], "range": [0, 255], "resize": "bilinear"})
+    fields.update(build=description, input={"shape": [64, 64, 3], "range": [0, 255], "resize": "bilinear", "crop": 1.0})
     card = zoo.save_checkpoint(model, tmp_path / "delta", fields, delta=True)
     stored = load_file(tmp_path / "delta" / "weights.safetensors")
     assert all("_drs/" in name or name.startswith("head_logits/") for name in stored)
@@ -380,7 +380,7 @@ def test_jax_loads_verifies_and_saves_without_tensorflow(fields, tmp_path):
         "builder": "classifier",
         "arguments": {"backbone": "resnet18", "input_shape": [32, 32, 1], "classes": 2},
     }
-    fields.update(build=description, input={"shape": [32, 32, 1], "range": [0, 255], "resize": "bilinear"})
+    fields.update(build=description, input={"shape": [32, 32, 1], "range": [0, 255], "resize": "bilinear", "crop": 1.0})
     model = build(description)
     zoo.save_checkpoint(model, tmp_path / "saved", fields)
     code = (
