@@ -28,6 +28,26 @@ class Interval(NamedTuple):
     n: int
 
 
+class MeanAuc(NamedTuple):
+    """The mean AUC of several trainings; see `mean_auc`.
+
+    Attributes:
+        value: the mean of the AUCs.
+        low: lower bound.
+        high: upper bound.
+        n: number of images that each rests on.
+        trainings: number of trainings.
+        deviation: sample standard deviation of the AUCs over the trainings; None for one training.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    trainings: int
+    deviation: float | None
+
+
 class RocCurve(NamedTuple):
     """Points of a ROC curve, from (0, 0) to (1, 1).
 
@@ -119,6 +139,83 @@ def auc(labels, scores, subjects=None, level=0.95, method="delong", resamples=20
     if not high > low:
         low, high = _newcombe_interval(value, *_class_sizes(labels, groups), level)
     return Interval(value, float(low), float(high), len(labels))
+
+
+def mean_auc(labels, scores, subjects=None, level=0.95, resamples=2000, seed=0):
+    """Returns the mean of the AUCs of several trainings, scored on the same images.
+
+    The interval is that of the bootstrap in `auc`, each resample being the same for all trainings. **It holds the
+    spread of the test sample, not that of the trainings**: it says where the mean of these very networks lies on other
+    images of the kind. How much another training would differ is told by `deviation`. Where all trainings separate the
+    classes perfectly the interval is Newcombe's, as in `auc`.
+
+    Args:
+        labels: (n,) or (n, 1), 0 or 1; both occur.
+        scores: (trainings, n) finite numbers, higher for class 1, or (n,) of one training.
+        subjects: (n,) names of the subject of each image, or None when every image is its own.
+        level: confidence level in (0, 1).
+        resamples: number of bootstrap resamples.
+        seed: seed of the bootstrap.
+
+    Returns:
+        `MeanAuc(value, low, high, n, trainings, deviation)`.
+
+    Raises:
+        ValueError: as `auc`.
+    """
+    labels, scores = _checked_trainings(labels, scores)
+    groups = _groups(subjects, labels)
+    _check_level(level)
+    areas = [_area(labels, row) for row in scores]
+    value = float(np.mean(areas))
+    low, high = _percentiles(_bootstrap_means(labels, scores, groups, resamples, seed), level)
+    if not high > low:
+        low, high = _newcombe_interval(value, *_class_sizes(labels, groups), level)
+    deviation = float(np.std(areas, ddof=1)) if len(areas) > 1 else None
+    return MeanAuc(value, float(low), float(high), len(labels), len(areas), deviation)
+
+
+def compare_means(labels, a, b, subjects=None, level=0.95, resamples=2000, seed=0):
+    """Compares the mean AUCs of two sets of trainings on the same images: a paired bootstrap.
+
+    Each resample, of whole subjects and by class as in `auc`, is the same for all trainings of both sets. The interval
+    holds percentiles of the resampled differences d*. The p-value is that of the shifted bootstrap, two-sided: with
+    d* - d for the distribution of the difference when there is none, (1 + number of |d* - d| ≥ |d|) / (1 + resamples)
+    (Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 4.4). It cannot be less than
+    1 / (1 + resamples). Like `mean_auc` it compares these very networks: **the spread between trainings is not in it**.
+
+    Where no resample differs from another, interval and p-value come about as in `compare_delong`.
+
+    Args:
+        labels: (n,) or (n, 1), 0 or 1; both occur.
+        a: (trainings, n) scores of the first set, or (n,) of one training.
+        b: (trainings, n) scores of the second set, not necessarily as many, for the same images in the same order.
+        subjects: (n,) names of the subject of each image, or None when every image is its own.
+        level: confidence level of the interval, in (0, 1).
+        resamples: number of bootstrap resamples.
+        seed: seed of the bootstrap.
+
+    Returns:
+        `Comparison(difference, low, high, p_value)`, difference = mean AUC(a) - mean AUC(b).
+
+    Raises:
+        ValueError: as `auc`.
+    """
+    checked, a = _checked_trainings(labels, a, "a")
+    labels, b = _checked_trainings(labels, b, "b")
+    groups = _groups(subjects, checked)
+    _check_level(level)
+    first, second = (float(np.mean([_area(labels, row) for row in scores])) for scores in (a, b))
+    difference = first - second
+    drawn = _bootstrap_means(labels, a, groups, resamples, seed)
+    drawn = drawn - _bootstrap_means(labels, b, groups, resamples, seed)
+    if np.ptp(drawn) > 1e-12:
+        low, high = _percentiles(drawn, level)
+        extreme = np.abs(drawn - difference) >= abs(difference) - 1e-12  # equal but for rounding is as extreme
+        return Comparison(difference, float(low), float(high), float((1 + extreme.sum()) / (1 + resamples)))
+    if a.shape == b.shape and np.array_equal(rankdata(a, axis=1), rankdata(b, axis=1)):
+        return Comparison(0.0, 0.0, 0.0, 1.0)
+    return _square_and_add(first, second, _class_sizes(labels, groups), level)
 
 
 def roc_curve(labels, scores):
@@ -225,14 +322,7 @@ def compare_delong(labels, a, b, subjects=None, level=0.95):
         return Comparison(difference, float(low), float(high), float(2 * norm.sf(abs(difference) / variance**0.5)))
     if np.array_equal(rankdata(a), rankdata(b)):
         return Comparison(0.0, 0.0, 0.0, 1.0)
-    sizes = _class_sizes(labels, groups)
-    first_low, first_high = _newcombe_interval(first, *sizes, level)
-    second_low, second_high = _newcombe_interval(second, *sizes, level)
-    down = np.hypot(first - first_low, second_high - second)
-    up = np.hypot(first_high - first, second - second_low)
-    towards_zero = down if difference > 0 else up
-    z = norm.ppf((1 + level) / 2) * abs(difference) / towards_zero
-    return Comparison(difference, float(difference - down), float(difference + up), float(2 * norm.sf(z)))
+    return _square_and_add(first, second, _class_sizes(labels, groups), level)
 
 
 def compare_bootstrap_wilcoxon(labels, a, b, level=0.95, resamples=1000, seed=0):
@@ -296,6 +386,20 @@ def _checked(labels, scores, name="scores"):
             f"the first at index {bad[0]} ({scores[bad[0]]}); expected finite numbers"
         )
     return labels, scores
+
+
+def _checked_trainings(labels, scores, name="scores"):
+    """Returns labels as int64 (n,) and scores as float64 (trainings, n); see `_checked`."""
+    scores = np.asarray(scores)
+    if scores.ndim == 1:
+        scores = scores[None]
+    if scores.ndim != 2 or not len(scores):
+        raise ValueError(f"{name}: received shape {scores.shape}, expected (trainings, n)")
+    rows = []
+    for index, row in enumerate(scores):
+        checked, row = _checked(labels, row, f"{name}[{index}]")
+        rows.append(row)
+    return checked, np.stack(rows)
 
 
 def _check_level(level):
@@ -392,6 +496,17 @@ def _bootstrap(labels, groups, resamples, seed, statistic):
     return np.concatenate(parts)
 
 
+def _bootstrap_means(labels, scores, groups, resamples, seed):
+    """Mean AUC over the trainings in each resample, (resamples,)."""
+    return _bootstrap(
+        labels,
+        groups,
+        resamples,
+        seed,
+        lambda weights: np.mean([_areas(labels, row, weights) for row in scores], axis=0),
+    )
+
+
 def _percentiles(values, level):
     return np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
 
@@ -447,6 +562,18 @@ def _newcombe_interval(value, positive, negative, level):
     low = 0.0 if value == 0 else brentq(excess, 0.0, value if value < 1 else 1 - 1e-12)
     high = 1.0 if value == 1 else brentq(excess, value if value > 0 else 1e-12, 1.0)
     return low, high
+
+
+def _square_and_add(first, second, sizes, level):
+    """Comparison of two areas by their own intervals: Newcombe, Statistics in Medicine 17:873, 1998."""
+    difference = first - second
+    first_low, first_high = _newcombe_interval(first, *sizes, level)
+    second_low, second_high = _newcombe_interval(second, *sizes, level)
+    down = np.hypot(first - first_low, second_high - second)
+    up = np.hypot(first_high - first, second - second_low)
+    towards_zero = down if difference > 0 else up
+    z = norm.ppf((1 + level) / 2) * abs(difference) / towards_zero
+    return Comparison(difference, float(difference - down), float(difference + up), float(2 * norm.sf(z)))
 
 
 def _wilson_interval(share, n, level):

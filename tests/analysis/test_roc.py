@@ -6,6 +6,8 @@ from medzoo.analysis import (
     auc,
     compare_bootstrap_wilcoxon,
     compare_delong,
+    compare_means,
+    mean_auc,
     operating_point,
     roc_curve,
 )
@@ -321,3 +323,129 @@ def test_comparisons_name_the_scores_at_fault():
 def test_columns_of_one_are_taken_as_models_give_them():
     labels, scores = rated()
     assert auc(labels[:, None].astype("int32"), scores["a"][:, None].astype("float32")) == auc(labels, scores["a"])
+
+
+class TestTrainings:
+    """Several trainings on the same images."""
+
+    def scores(self):
+        labels, scores = rated()
+        return labels, np.stack([scores["a"], scores["b"], scores["c"]])
+
+    def test_mean_and_deviation_are_those_of_the_exact_areas(self):
+        labels, scores = self.scores()
+        areas = [roc_auc_score(labels, row) for row in scores]
+        result = mean_auc(labels, scores, resamples=100)
+        assert (result.value, result.deviation) == pytest.approx((sum(areas) / 3, np.std(areas, ddof=1)), abs=1e-12)
+        assert (result.n, result.trainings) == (60, 3)
+        assert result.low < result.value < result.high
+
+    @pytest.mark.parametrize("copies", [1, 3])
+    def test_equal_trainings_have_the_bootstrap_interval_of_proc(self, copies):
+        labels, scores = rated()
+        result = mean_auc(labels, [scores["a"]] * copies, resamples=20000)
+        # R: set.seed(1); ci.auc(roc(y, a, direction = "<"), method = "bootstrap", boot.n = 100000)
+        assert result[1:3] == pytest.approx((0.571428571429, 0.839438339438), abs=0.01)
+        assert result.deviation == (None if copies == 1 else 0)
+        assert mean_auc(labels, scores["a"], resamples=20000)[:3] == result[:3]
+
+    def test_resamples_are_the_same_for_all_trainings_and_of_whole_subjects(self):
+        labels, scores, subjects = subjects_of_both_classes()
+        rows = [scores["b"], scores["c"]]
+        means = [
+            np.mean([roc_auc_score(labels[images], row[images]) for row in rows])
+            for images in drawn_by_hand(labels, subjects, 2000, seed=11)
+        ]
+        interval = mean_auc(labels, rows, subjects=subjects)
+        assert interval[1:3] == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.015)
+
+    def test_variance_of_random_trainings_is_that_of_mann_and_whitney(self):
+        """(m + n + 1) / (12 m n) for scores that say nothing; a quarter for the mean of four that say it apart."""
+        random = np.random.default_rng(4)
+        labels = np.repeat([0, 1], [250, 150])
+        scores = random.normal(size=(4, 400))
+        result = mean_auc(labels, scores)
+        expected = 2 * 1.96 * np.sqrt(401 / (12 * 250 * 150) / 4)
+        assert result.high - result.low == pytest.approx(expected, rel=0.15)
+        assert result.deviation == pytest.approx(np.sqrt(401 / (12 * 250 * 150)), rel=0.7)  # of four draws
+
+    def test_perfect_trainings_have_newcombes_interval(self):
+        labels = np.repeat([0, 1], [40, 20])
+        result = mean_auc(labels, [np.arange(60), labels], resamples=50)
+        # R: auRoc::auc.nonpara.mw(x, y, conf.level, method = "newcombe")
+        assert result == pytest.approx((1, 0.924677995106, 1, 60, 2, 0), abs=1e-9)
+
+    @pytest.mark.parametrize(
+        ("first", "second", "p_value", "low", "high"),
+        [  # R: set.seed(1); roc.test(roc(y, a), roc(y, b), method = "delong", paired = TRUE), as above
+            ("a", "b", 0.9295371478211, -0.2196582634543, 0.2404152842114),
+            ("c", "a", 0.00265134511894, 0.07836783825031, 0.37218161229914),
+            ("c", "b", 0.000231616436619, 0.110205063045949, 0.361101408260523),
+        ],
+    )
+    def test_comparison_of_single_trainings_is_near_that_of_proc(self, first, second, p_value, low, high):
+        labels, scores = rated()
+        result = compare_means(labels, scores[first], scores[second], resamples=5000)
+        assert result.difference == pytest.approx(
+            roc_auc_score(labels, scores[first]) - roc_auc_score(labels, scores[second]), abs=1e-12
+        )
+        assert (result.low, result.high) == pytest.approx((low, high), abs=0.02)
+        assert result.p_value == pytest.approx(p_value, abs=0.01)
+        assert result.p_value >= 1 / 5001
+        turned = compare_means(labels, scores[second], scores[first], resamples=5000)
+        assert turned == pytest.approx((-result.difference, -result.high, -result.low, result.p_value))
+
+    def test_comparison_is_paired_by_subject(self):
+        labels, scores, subjects = subjects_of_both_classes()
+        a, b = [scores["c"], scores["a"]], [scores["b"]]
+        differences = [
+            np.mean([roc_auc_score(labels[images], row[images]) for row in a])
+            - roc_auc_score(labels[images], scores["b"][images])
+            for images in drawn_by_hand(labels, subjects, 2000, seed=12)
+        ]
+        result = compare_means(labels, a, b, subjects=subjects)
+        assert result[1:3] == pytest.approx(np.quantile(differences, [0.025, 0.975]), abs=0.02)
+        by_hand = np.mean(np.abs(np.array(differences) - result.difference) >= result.difference)
+        assert result.p_value == pytest.approx(by_hand, abs=0.03)
+
+    def test_chance_is_significant_as_often_as_the_level_says(self):
+        """Two arms of two trainings that differ by noise alone: 5 % of 200 comparisons, within four deviations."""
+        random = np.random.default_rng(6)
+        labels = np.repeat([0, 1], [60, 40])
+        below = 0
+        for seed in range(200):
+            signal = labels + random.normal(size=100)
+            a, b = (signal + 0.7 * random.normal(size=(2, 2, 100))).reshape(2, 2, 100)
+            below += compare_means(labels, a, b, resamples=200, seed=seed).p_value < 0.05
+        assert 1 <= below <= 22
+
+    def test_equal_rankings_do_not_differ(self):
+        labels, scores = self.scores()
+        assert compare_means(labels, scores, np.exp(0.1 * scores), resamples=50) == (0.0, 0.0, 0.0, 1.0)
+
+    def test_perfect_against_useless_trainings(self):
+        labels = np.repeat([0, 1], [40, 20])
+        result = compare_means(labels, [np.arange(60)] * 2, np.ones((3, 60)), resamples=50)
+        assert result == pytest.approx(compare_delong(labels, np.arange(60), np.ones(60)))
+
+    def test_the_seed_decides(self):
+        labels, scores = self.scores()
+        first, again, other = (mean_auc(labels, scores, resamples=200, seed=seed) for seed in (1, 1, 2))
+        assert first == again
+        assert first != other
+
+    @pytest.mark.parametrize(
+        ("scores", "message"),
+        [
+            ([[0.1, 0.2], [0.1, np.inf]], r"scores\[1\]: received 1 values that are not finite"),
+            ([[0.1, 0.2, 0.3]], r"labels and scores\[0\] differ in length: received 2 labels and 3 scores"),
+            ([[[0.1, 0.2]]], r"scores: received shape \(1, 1, 2\), expected \(trainings, n\)"),
+            (np.empty((0, 2)), r"scores: received shape \(0, 2\)"),
+        ],
+    )
+    def test_bad_input_gets_one_line(self, scores, message):
+        with pytest.raises(ValueError, match=message) as error:
+            mean_auc([0, 1], scores)
+        assert "\n" not in str(error.value)
+        with pytest.raises(ValueError, match=message.replace("scores", "b").replace("2 labels and 3 b", "2 labels")):
+            compare_means([0, 1], [[0.1, 0.2]], scores)
