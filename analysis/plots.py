@@ -1,4 +1,4 @@
-"""Figures 4 to 7 of Byra 2021 as matplotlib figures.
+"""Figures 4 to 7 of Byra 2021, and 3 and 4 of MorphHR, as matplotlib figures.
 
 Every function returns a `matplotlib.figure.Figure` of its own and leaves pyplot alone, so that it works without a
 display and beside other plots: `figure.savefig("roc.png", dpi=150)`. Curves differ in colour (Okabe and Ito's, which
@@ -16,12 +16,13 @@ LINES = ["-", "--", "-.", ":"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
 
 
-def roc_figure(curves, level=0.95):
-    """Draws ROC curves with their AUCs and intervals in the legend, as figure 4.
+def roc_figure(curves, level=0.95, points=None):
+    """Draws ROC curves with their AUCs and intervals in the legend, as figure 4 of Byra and figure 3 of MorphHR.
 
     Args:
         curves: mapping of name to `(labels, scores)` or `(labels, scores, subjects)`, as `auc` takes them.
         level: confidence level of the intervals in the legend.
+        points: mapping of name to (sensitivity, specificity) of points to mark, as figure 4 of MorphHR.
 
     Returns:
         matplotlib `Figure`.
@@ -49,6 +50,15 @@ def roc_figure(curves, level=0.95):
             linestyle=_cycle(LINES, index),
             linewidth=1.8,
             label=f"{name}: {area.value:.3f} ({area.low:.3f} to {area.high:.3f})",
+        )
+    for index, (name, (sensitivity, specificity)) in enumerate((points or {}).items()):
+        axes.plot(
+            1 - specificity,
+            sensitivity,
+            color=_cycle(COLOURS, len(curves) + index),
+            marker=_cycle(MARKERS, index),
+            linestyle="none",
+            label=f"{name}: sensitivity {sensitivity:.3f}, specificity {specificity:.3f}",
         )
     axes.set(xlabel="1 - specificity", ylabel="sensitivity", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     axes.grid(color="0.92")

@@ -218,6 +218,49 @@ def compare_means(labels, a, b, subjects=None, level=0.95, resamples=2000, seed=
     return _square_and_add(first, second, _class_sizes(labels, groups), level)
 
 
+def mean_label_auc(labels, scores, subjects=None, level=0.95, resamples=500, seed=0):
+    """Returns the mean of the AUCs of several labels that do not exclude each other, and of several trainings.
+
+    The interval is a bootstrap by subject, the same resample for all labels and trainings; as every label has other
+    positive images it is not stratified by class, and a label that a resample lacks is left out of its mean. Like
+    `mean_auc` it holds the spread of the test sample, not that of the trainings.
+
+    Args:
+        labels: (n, labels) of 0 and 1; each label occurs and is absent.
+        scores: (trainings, n, labels) finite numbers, higher where the label is present.
+        subjects: (n,) names of the subject of each image, or None when every image is its own.
+        level: confidence level in (0, 1).
+        resamples: number of bootstrap resamples.
+        seed: seed of the bootstrap.
+
+    Returns:
+        `MeanAuc(value, low, high, n, trainings, deviation)`.
+
+    Raises:
+        ValueError: as `auc`.
+    """
+    scores = np.asarray(scores)
+    if scores.ndim != 3 or scores.shape[1:] != np.shape(labels):
+        raise ValueError(
+            f"scores: received shape {scores.shape} for labels of {np.shape(labels)}, expected (trainings, *labels)"
+        )
+    checked = [_checked_trainings(present, scores[..., index]) for index, present in enumerate(np.transpose(labels))]
+    groups = _groups(subjects, checked[0][0])
+    _check_level(level)
+
+    def mean(weights):
+        with np.errstate(invalid="ignore"):  # 0 / 0 where a resample lacks a label, or all of them
+            areas = np.array([[_areas(present, row, weights) for row in rows] for present, rows in checked])
+            return np.nansum(areas, axis=(0, 1)) / np.isfinite(areas).sum(axis=(0, 1))
+
+    areas = [np.mean([_area(present, rows[index]) for present, rows in checked]) for index in range(len(scores))]
+    unstratified = np.zeros(len(groups), dtype=int)
+    means = _bootstrap(unstratified, groups, resamples, seed, mean)
+    low, high = _percentiles(means[np.isfinite(means)], level)
+    deviation = float(np.std(areas, ddof=1)) if len(areas) > 1 else None
+    return MeanAuc(float(np.mean(areas)), float(low), float(high), len(groups), len(areas), deviation)
+
+
 def roc_curve(labels, scores):
     """Returns the ROC curve with a point for every distinct score.
 
@@ -283,6 +326,47 @@ def operating_point(labels, scores, subjects=None, level=0.95, resamples=2000, s
             low, high = _wilson_interval(value, size, level)
         intervals.append(Interval(float(value), float(low), float(high), n))
     return OperatingPoint(float(threshold), *intervals)
+
+
+def rates_at(labels, scores, threshold, subjects=None, level=0.95, resamples=2000, seed=0):
+    """Returns sensitivity and specificity at a threshold that was fixed beforehand, on other images.
+
+    Intervals are bootstrap percentiles, stratified by class and by subject as in `auc`; Wilson's for a proportion where
+    all resamples agree.
+
+    Args:
+        labels: (n,) or (n, 1), 0 or 1; both occur.
+        scores: (n,) or (n, 1) finite numbers, higher for class 1.
+        threshold: an image is called positive when its score is at least this.
+        subjects: (n,) names of the subject of each image, or None when every image is its own.
+        level: confidence level in (0, 1).
+        resamples: number of bootstrap resamples.
+        seed: seed of the bootstrap.
+
+    Returns:
+        (sensitivity, specificity), each an `Interval` whose `n` is the number of images that it is a share of.
+
+    Raises:
+        ValueError: as `auc`.
+    """
+    labels, scores = _checked(labels, scores)
+    groups = _groups(subjects, labels)
+    _check_level(level)
+    right = (scores >= threshold) == labels
+
+    def shares(weights):
+        return np.stack([(weights * (right & of)).sum(axis=1) / (weights * of).sum(axis=1) for of in classes], axis=1)
+
+    classes = [labels == 1, labels == 0]
+    values = shares(np.ones((1, len(labels))))[0]
+    drawn = _bootstrap(labels, groups, resamples, seed, shares)
+    intervals = []
+    for value, resampled, size, of in zip(values, drawn.T, _class_sizes(labels, groups), classes, strict=True):
+        low, high = _percentiles(resampled, level)
+        if low == high:
+            low, high = _wilson_interval(value, size, level)
+        intervals.append(Interval(float(value), float(low), float(high), int(of.sum())))
+    return tuple(intervals)
 
 
 def compare_delong(labels, a, b, subjects=None, level=0.95):

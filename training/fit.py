@@ -124,9 +124,8 @@ def _ends_in_sigmoid(model):
 def _metrics(model):
     """What the progress bar shows of the training part; its AUC is a thresholded sum."""
     units = model.output_shape[-1]
-    if units > 1 and _ends_in_sigmoid(
-        model
-    ):  # by their names Keras takes several units for classes that exclude each other
+    if units > 1 and _ends_in_sigmoid(model):
+        # By their names Keras would take several units for classes that exclude each other.
         area = keras.metrics.AUC(name="auc", multi_label=True, num_labels=units)
         return [keras.metrics.BinaryAccuracy(name="accuracy"), area]
     return ["accuracy", keras.metrics.AUC(name="auc")] if units == 1 else ["accuracy"]

@@ -8,9 +8,12 @@ from medzoo.analysis import (
     compare_delong,
     compare_means,
     mean_auc,
+    mean_label_auc,
     operating_point,
+    rates_at,
     roc_curve,
 )
+from scipy.stats import binom, binomtest
 from sklearn.metrics import roc_auc_score
 from sklearn.metrics import roc_curve as sklearn_roc_curve
 
@@ -449,3 +452,58 @@ class TestTrainings:
         assert "\n" not in str(error.value)
         with pytest.raises(ValueError, match=message.replace("scores", "b").replace("2 labels and 3 b", "2 labels")):
             compare_means([0, 1], [[0.1, 0.2]], scores)
+
+
+def test_rates_at_by_hand():
+    """At 0.5: three of four positives, two of five negatives below."""
+    labels = [1, 1, 1, 1, 0, 0, 0, 0, 0]
+    scores = [0.9, 0.5, 0.7, 0.49, 0.5, 0.6, 0.9, 0.1, 0.4]
+    sensitivity, specificity = rates_at(labels, scores, 0.5)
+    assert (sensitivity.value, sensitivity.n) == (0.75, 4)
+    assert (specificity.value, specificity.n) == (0.4, 5)
+    # 4 draws of which each hits with 3/4: the bootstrap's percentiles are those of the binomial distribution.
+    assert (sensitivity.low, sensitivity.high) == tuple(binom.ppf([0.025, 0.975], 4, 0.75) / 4)
+    assert (specificity.low, specificity.high) == tuple(binom.ppf([0.025, 0.975], 5, 0.4) / 5)
+
+
+def test_rates_at_by_subject():
+    """Two women with five images each, one found in all of them: whole women are drawn, so the rate is 0, 1/2 or 1."""
+    labels = [1] * 10 + [0, 0]
+    scores = [1] * 5 + [0] * 5 + [0, 0]
+    sensitivity, specificity = rates_at(labels, scores, 0.5, ["a"] * 5 + ["b"] * 5 + ["c", "d"])
+    assert (sensitivity.value, sensitivity.low, sensitivity.high) == (0.5, 0, 1)
+    # All resamples agree: Wilson's interval for 2 of 2.
+    expected = binomtest(2, 2).proportion_ci(method="wilson")
+    assert (specificity.low, specificity.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_mean_label_auc():
+    random = np.random.default_rng(3)
+    labels = random.integers(0, 2, (60, 3))
+    scores = labels * 0.4 + random.uniform(size=(2, 60, 3))
+    received = mean_label_auc(labels, scores)
+    areas = [roc_auc_score(labels, each, average="macro") for each in scores]
+    assert received.value == pytest.approx(np.mean(areas))
+    assert received.deviation == pytest.approx(np.std(areas, ddof=1))
+    assert (received.n, received.trainings) == (60, 2)
+    # The same resampling, written out with scikit-learn.
+    drawn = np.random.default_rng(1)
+    means = []
+    for _ in range(400):
+        rows = drawn.integers(60, size=60)
+        means.append(np.mean([roc_auc_score(labels[rows], each[rows], average="macro") for each in scores]))
+    expected = np.quantile(means, [0.025, 0.975])
+    np.testing.assert_allclose([received.low, received.high], expected, atol=0.015)
+
+
+def test_mean_label_auc_leaves_out_a_label_that_a_resample_lacks():
+    """The second label is in one image alone, so that a third of the resamples lack it."""
+    labels = np.array([[1, 0], [0, 1], [1, 0], [0, 0], [1, 0], [0, 0]])
+    received = mean_label_auc(labels, labels[None] + 0.0)
+    assert received[:3] == (1, 1, 1)
+
+
+@pytest.mark.parametrize("shape", [(60, 3), (2, 60, 2), (2, 59, 3)])
+def test_mean_label_auc_refuses_other_shapes(shape):
+    with pytest.raises(ValueError, match=r"scores: received shape .* for labels of \(60, 3\)"):
+        mean_label_auc(np.eye(3, dtype=int)[np.arange(60) % 3], np.zeros(shape))
