@@ -5,8 +5,10 @@ Transformations (MorphHR). The first convolution G is replaced by two, F1 and F2
 (figure 2 and equation 2); then the first of them takes every second pixel of an image twice as large.
 
 What the paper leaves open, and what is done here:
-- Equation (2) has many solutions. Here F1 has orthonormal filters, drawn at random; F2 is solved for, exactly. Of all
-  F2 that solve it, a network that is doubled gets the one whose outputs on an image of twice the size stay nearest to
+- Equation (2) has many solutions. Here F1 has orthonormal filters in a space drawn at random, which all answer to
+  natural images with the same variance: the new batch norm, which in training divides each channel by its own
+  deviation, then divides all of them by the same and leaves the function. F2 is solved for, exactly. Of all F2 that
+  solve it, a network that is doubled gets the one whose outputs on an image of twice the size stay nearest to
   those of the old network on the image itself (in the mean square, over images whose pixels correlate as natural ones
   do); a network that is not doubled gets the smallest.
 - The right-hand side of equation (3) is printed as C_j C_l (K1 + K2 - 1)^2, which for its own example is 200,704 and
@@ -47,13 +49,14 @@ def morph_stem(model, rounds=1, downsample="stride", seed=0):
         seed: of F1.
 
     Returns:
-        A new model. The convolution `X` becomes `X_morph1` and `X_morph2`; between them lie `X_morph1_bn`,
-        `X_morph1_prelu` and `X_morph1_pool`, before them `X_morph1_pad` or `X_morph1_crop`, where needed.
+        A new model. The convolution `X` becomes `X_morph1` and `X_morph2`, with its regularizers; between them lie
+        `X_morph1_bn`, `X_morph1_prelu` and `X_morph1_pool`, before them, where needed, `X_morph1_pad` or
+        `X_morph1_crop`.
 
     Raises:
-        ValueError: when the first layer with weights is no convolution, one in groups or dilated, or is bypassed; when
-            it has too few filters for equation (3); when a size that is needed is not fixed; for `rounds` less than 1
-            or an unknown `downsample`.
+        ValueError: when the first layer with weights is no convolution, one in groups, dilated or constrained, called
+            twice or, where the input is doubled, bypassed; when it has too few filters for equation (3); when a size
+            that is needed is not fixed; for `rounds` less than 1 or an unknown `downsample`.
 
     Example:
 
@@ -148,7 +151,8 @@ def factor_kernel(kernel, first_size, second_size, channels, downsample=None, se
         (*second_size, C_l, C_j). Their convolution is G to the precision of float32.
 
     Raises:
-        ValueError: as `check_condition`.
+        ValueError: as `check_condition`, and in the few cases in which that holds and equation (2) still has no
+            solution.
 
     Example:
 
@@ -173,6 +177,12 @@ def factor_kernel(kernel, first_size, second_size, channels, downsample=None, se
     rows = math.prod(joint) * inputs
     equations, wanted = equations.reshape(rows, -1), padded.reshape(rows, filters)
     left_vectors, singular, right_vectors = np.linalg.svd(equations)
+    if singular[-1] < 1e-6 * singular[0]:
+        # Equation (3) counts unknowns, but f g - g f = 0 for any two filters f and g: some of them count for nothing.
+        raise ValueError(
+            f"{channels} channels between kernels of {_by(first_size)} and {_by(second_size)} fulfil equation (3) but "
+            f"leave equation (2) without a solution, expected more than {channels} channels"
+        )
     second = right_vectors[:rows].T @ ((left_vectors.T @ wanted) / singular[:, None])
     if downsample is not None:
         free = right_vectors[rows:].T
@@ -181,13 +191,27 @@ def factor_kernel(kernel, first_size, second_size, channels, downsample=None, se
 
 
 def _orthonormal_filters(shape, seed):
-    """Filters (height, width, inputs, channels), flattened orthonormal (or, of more than there are taps, tight): every
-    one answers to an image with the same strength on average, and equation (2) is well conditioned."""
+    """Filters (height, width, inputs, channels), flattened orthonormal (or, of more than there are taps, tight), so
+    that equation (2) is well conditioned, which answer to natural images with nearly the same variance.
+
+    Nine tenths of a natural patch are its mean. To filters that are merely random it gives variances between 0.1 and 5,
+    and where batch norm divided by them, the filters of G that see contrast would see the mean.
+    """
     *taps, channels = shape
-    drawn = np.random.default_rng(seed).standard_normal((math.prod(taps), channels))
+    random = np.random.default_rng(seed)
+    drawn = random.standard_normal((math.prod(taps), channels))
     left_vectors, _, right_vectors = np.linalg.svd(drawn, full_matrices=False)
+    filters = left_vectors @ right_vectors
+    *size, inputs = taps
+    # The strongest principal component goes to the wave of frequency 0, which is in all channels alike, the second to
+    # that of the highest frequency, which but changes its sign, the others to the rest.
+    components = np.linalg.eigh(filters.T @ _covariance(size, inputs) @ filters)[1][:, ::-1]
+    frequencies = sorted(range(channels), key=lambda frequency: 2 * frequency % channels != 0)
+    angles = 2 * np.pi * np.outer(frequencies, np.arange(channels)) / channels
+    hartley = (np.cos(angles) + np.sin(angles)) / np.sqrt(channels)
+    filters = filters @ components @ hartley * random.choice([-1, 1], channels)
     # float32 before anything is solved with them, so that the rounding is part of the equation.
-    return (left_vectors @ right_vectors).reshape(shape).astype("float32")
+    return filters.reshape(shape).astype("float32")
 
 
 def _placed(first, second_size, stride, size, start=(0, 0)):
@@ -262,6 +286,11 @@ def _morph_once(model, downsample, seed):
             f"morph_stem: the first convolution lies in the nested model {parent.name!r} of fixed input "
             f"{tuple(parent.input_shape[1:])}, expected one of free height and width, or the nested model itself"
         )
+    if downsample is not None and [len(tensor.shape) for tensor in model.inputs] != [4]:
+        raise ValueError(
+            f"morph_stem: {model.name!r} has inputs of {', '.join(str(tensor.shape) for tensor in model.inputs)}, "
+            "expected one of (batch, height, width, channels)"
+        )
     normalization = _batch_norm_behind(parent, convolution)
     first_size, second_size = _factor_sizes(convolution.kernel_size)
     kernel = keras.ops.convert_to_numpy(convolution.kernel).astype("float64")
@@ -269,7 +298,9 @@ def _morph_once(model, downsample, seed):
         first, second = factor_kernel(kernel, first_size, second_size, convolution.filters, downsample, seed)
     except ValueError as error:
         raise ValueError(f"morph_stem: layer {convolution.name!r}: {error}") from error
-    if normalization is None:
+    if not kernel.any():
+        scale = 1.0
+    elif normalization is None:
         scale = np.sqrt(np.sqrt(np.mean(second**2) / np.mean(first**2)))  # both factors of one size
     else:
         # The moving variance of the old layer tells how strong the network's pixels are. With this F1, batch norm
@@ -285,18 +316,28 @@ def _morph_once(model, downsample, seed):
         weights[f"{convolution.name}_morph2"].append(keras.ops.convert_to_numpy(convolution.bias))
 
     downstream = {}  # by id; holding the tensors keeps their ids apart
+    calls = 0
 
     def call(layer, *args, **kwargs):
+        nonlocal calls
         if layer.name == convolution.name:
+            calls += 1
+            if calls > 1:
+                raise ValueError(f"morph_stem: layer {convolution.name!r}: received a second call, expected one")
             outputs = args[0]
             for new in layers:
                 outputs = new(outputs)
         else:
             outputs = layer(*args, **kwargs)
-            received = [tensor for tensor in keras.tree.flatten((args, kwargs)) if keras.ops.is_tensor(tensor)]
+            received = [
+                tensor for tensor in keras.tree.flatten((args, kwargs)) if keras.backend.is_keras_tensor(tensor)
+            ]
             behind = [id(tensor) in downstream for tensor in received]
             if downsample is not None and any(behind) and not all(behind):
-                raise ValueError(f"morph_stem: {layer.name!r} bypasses the first convolution {convolution.name!r}")
+                raise ValueError(
+                    f"morph_stem: layer {layer.name!r} receives tensors from before and from behind the first "
+                    f"convolution {convolution.name!r}, expected nothing to bypass it"
+                )
             if not any(behind) and layer.name not in path:
                 return outputs
         downstream.update({id(tensor): tensor for tensor in keras.tree.flatten(outputs)})
@@ -308,7 +349,7 @@ def _morph_once(model, downsample, seed):
 
     input_shape = None
     if downsample is not None:
-        height, width, channels = model.input_shape[1:]
+        height, width, channels = model.inputs[0].shape[1:]
         input_shape = (height and 2 * height, width and 2 * width, channels)
     morphed = rebuild(model, call_function=call, input_shape=input_shape, transfer=transfer)
     if (received := layers[-1].output.shape[1:]) != (expected := convolution.output.shape[1:]):
@@ -322,7 +363,7 @@ def _morph_once(model, downsample, seed):
         elif layer.name.endswith("_bn"):
             # With epsilon added under the root, the identity.
             layer.moving_variance.assign(keras.ops.ones_like(layer.moving_variance) - layer.epsilon)
-        layer.trainable = convolution.trainable
+        layer.trainable = (normalization if layer.name.endswith("_bn") else convolution).trainable
     return morphed
 
 
@@ -342,7 +383,8 @@ def _first_convolution(model):
     if type(layer) is not keras.layers.Conv2D:
         received = "nothing" if layer is None else f"the {type(layer).__name__} {layer.name!r}"
         raise ValueError(f"{where}: received {received}, expected a Conv2D")
-    needs = {"groups": 1, "dilation_rate": (1, 1), "data_format": "channels_last"}
+    # A constraint on the old kernel is none on its factors.
+    needs = {"groups": 1, "dilation_rate": (1, 1), "data_format": "channels_last", "kernel_constraint": None}
     for name, needed in needs.items():
         if (received := getattr(layer, name)) != needed:
             raise ValueError(f"{where}, {layer.name!r}: received {name} {received}, expected {needed}")
