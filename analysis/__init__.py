@@ -6,9 +6,11 @@ __getattr__, __dir__, __all__ = attach(
     __name__,
     names={
         "activations": ["activation_layers", "activation_rate", "activation_rate_change"],
+        "costs": ["multiply_accumulates"],
         "crops": ["TEN_CROPS", "CroppedImages", "crop_images", "size_before_crop"],
         "heatmaps": ["class_activation_map", "overlay"],
         "demonstration": ["demonstrate"],
+        "movement": ["feature_movement"],
         "phantoms": ["draw_phantom"],
         "pictures": ["prediction_figure"],
         "plots": [
@@ -29,9 +31,12 @@ __getattr__, __dir__, __all__ = attach(
             "compare_delong",
             "compare_means",
             "mean_auc",
+            "mean_label_auc",
             "operating_point",
+            "rates_at",
             "roc_curve",
         ],
         "scaling": ["drs_deviations"],
+        "shortcuts": ["auc_within", "table_scores"],
     },
 )
