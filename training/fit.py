@@ -163,7 +163,8 @@ def compile_stage(model, stage, train, augmentation=None, label_weights=None):
 
 
 def _fit_stage(model, index, stage, train, validation, labels, folder, augmentation, label_weights, verbose):
-    set_trainable(model, stage.train)
+    if not set_trainable(model, stage.train):
+        raise ValueError(f"stage {index}: {stage.train} holds no parameter that can be trained")
     for unfinished in folder.glob(".part-*"):  # left by a kill while a file was being written
         unfinished.unlink()
     best = _by_path(_moving_variables(model))
