@@ -81,7 +81,8 @@ def _parsers():
     predict.add_argument("--heatmap", metavar="DIR", help="write each image with its heatmap into this folder")
 
     run = command("run", _run, "run a paper's recipe: train, measure, report")
-    run.add_argument("recipe", metavar="RECIPE", help="such as drs")
+    run.add_argument("recipe", metavar="RECIPE", help="drs or morphhr")
+    run.add_argument("--dataset", metavar="D", help="such as rsna; the paper's by default")
     run.add_argument("--data", required=True, metavar="DIR", help="the dataset's folder")
     run.add_argument("--out", required=True, metavar="RUN", help="the run's folder; an interrupted run goes on there")
     run.add_argument("--profile", default="paper", metavar="P", help="paper (default) or quick")
@@ -252,9 +253,13 @@ def _run(options):
     from .. import recipes
 
     module = recipes.recipe(options.recipe)
+    dataset = {} if options.dataset is None else {"dataset": options.dataset}
+    if dataset and not hasattr(module, "DATASETS"):
+        raise ValueError(f"--dataset {options.dataset}: the recipe {options.recipe} has one dataset, expected none")
     module.run(
         options.data,
         options.out,
+        **dataset,
         profile=options.profile,
         protocol=options.protocol,
         methods=tuple(options.method),

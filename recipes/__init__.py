@@ -5,7 +5,7 @@ import importlib
 from .._nearest import unknown
 
 # Name of a recipe to its module in this folder.
-RECIPES = {"drs": "drs"}
+RECIPES = {"drs": "drs", "morphhr": "morphhr"}
 
 
 def recipe(name):

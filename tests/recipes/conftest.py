@@ -10,12 +10,12 @@ PIXELS = {"mean": [100.0] * 3, "deviation": [50.0] * 3}
 
 
 def build_tiny(pixels):
-    """Residual blocks of four channels, named as in every backbone: one in stage 1, two in stage 4."""
+    """Residual blocks of twelve channels, named as in every backbone: one in stage 1, two in stage 4."""
     import keras
 
-    x = keras.layers.Conv2D(4, 5, 4, padding="same", activation="relu", name="conv1_conv")(pixels)
+    x = keras.layers.Conv2D(12, 5, 4, padding="same", activation="relu", name="conv1_conv")(pixels)
     for name in ("conv2_block1", "conv5_block1", "conv5_block2"):
-        y = keras.layers.Conv2D(4, 3, padding="same", name=f"{name}_1_conv")(x)
+        y = keras.layers.Conv2D(12, 3, padding="same", name=f"{name}_1_conv")(x)
         y = keras.layers.BatchNormalization(name=f"{name}_1_bn")(y)
         x = keras.layers.Add(name=f"{name}_add")([x, y])
         x = keras.layers.Activation("relu", name=f"{name}_out")(x)
