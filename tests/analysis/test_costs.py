@@ -1,5 +1,8 @@
 """Counts against arithmetic by hand and against the published costs of known networks."""
 
+import runpy
+from pathlib import Path
+
 import keras
 import pytest
 from medzoo import zoo
@@ -78,12 +81,8 @@ def test_mobilenetv2_costs_what_is_published():
     assert total(model) == pytest.approx(300e6, rel=0.01)  # Sandler and others, 2018, table 4
 
 
-@pytest.fixture(scope="module")
-def resnet18():
-    return zoo.backbone("resnet18", weights=None, input_shape=(224, 224, 3))
-
-
-def test_resnet18_costs_what_torchvision_says(resnet18):
+def test_resnet18_costs_what_torchvision_says():
+    resnet18 = zoo.backbone("resnet18", weights=None, input_shape=(224, 224, 3))
     x = keras.layers.Dense(1000)(keras.layers.GlobalAveragePooling2D()(resnet18.output))
     assert total(keras.Model(resnet18.input, x)) == pytest.approx(1.814e9, rel=5e-4)  # "GFLOPS 1.81"
 
@@ -95,13 +94,17 @@ def test_drs_layers_cost_nothing_that_is_counted():
     assert multiply_accumulates(model)["layer"].tolist() == ["before", "behind"]
 
 
-@pytest.mark.parametrize(("downsample", "ratio"), [("stride", 1.3251), ("maxpool", 1.7306)])
-def test_morphed_resnet18_costs_little_more_than_the_base(resnet18, downsample, ratio):
-    # In place of 112² maps of a 7x7 from 3 to 64 channels come 114² of a 5x5 (a pooling: 228²), and 112² of a 3x3 from
-    # 64 to 64.
-    morphed = morph_stem(resnet18, downsample=downsample)
-    assert morphed.input_shape == (None, 448, 448, 3)
-    assert total(morphed) / total(resnet18) == pytest.approx(ratio, abs=5e-5)
+def test_the_benchmark_of_morphhr_counts_what_it_claims():
+    script = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "morphhr.py"))
+    counts = {name: script["count"](script["build"](name, "resnet18", 224)) for name in script["NETWORKS"]}
+    base = counts["base at S"]
+    # In place of a 7x7 from 3 to 64 channels with 112² maps come a 5x5, with maps of twice the side and one more on
+    # each border, and a 3x3 from 64 to 64 with 112².
+    added = 112**2 * (9 * 64 * 64 - 49 * 3 * 64)
+    assert counts["morphed at 2S, stride"] == base + added + 226**2 * 25 * 3 * 64
+    assert counts["morphed at 2S, max pooling"] == base + added + 452**2 * 25 * 3 * 64
+    ratios = [count / base for count in counts.values()]
+    assert ratios == pytest.approx([1, 1.325, 1.731, 4], abs=1e-3)
 
 
 def test_resnet50_and_its_morphed_form():
