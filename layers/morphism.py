@@ -328,16 +328,14 @@ def _morph_once(model, downsample, seed):
             for new in layers:
                 outputs = new(outputs)
         else:
-            outputs = layer(*args, **kwargs)
-            received = [
-                tensor for tensor in keras.tree.flatten((args, kwargs)) if keras.backend.is_keras_tensor(tensor)
-            ]
+            received = filter(keras.backend.is_keras_tensor, keras.tree.flatten((args, kwargs)))
             behind = [id(tensor) in downstream for tensor in received]
             if downsample is not None and any(behind) and not all(behind):
                 raise ValueError(
                     f"morph_stem: layer {layer.name!r} receives tensors from before and from behind the first "
                     f"convolution {convolution.name!r}, expected nothing to bypass it"
                 )
+            outputs = layer(*args, **kwargs)
             if not any(behind) and layer.name not in path:
                 return outputs
         downstream.update({id(tensor): tensor for tensor in keras.tree.flatten(outputs)})
