@@ -540,8 +540,8 @@ def run(
     for name in methods:
         builders.build(context.build(name))  # refuses what cannot be morphed before anything trains
 
-    # The crops change nothing that is trained, and may be added later.
-    settings = {key: value for key, value in asdict(chosen).items() if key != "crops"}
+    # Crops and repeats change nothing that was trained before, and may be added later.
+    settings = {key: value for key, value in asdict(chosen).items() if key not in ("crops", "repeats")}
     out = open_run(out, {"recipe": "morphhr", "dataset": dataset, "protocol": protocol, "settings": settings})
     first = context.parts(methods[0])
     write_split(out / "split.csv", table.assign(sha256=first.images.sha256))
