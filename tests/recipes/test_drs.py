@@ -225,8 +225,8 @@ def test_six_methods_end_to_end_and_resumed_after_kills(busi, tiny, tmp_path):
     assert list(results["method"]) == list(TABLE_2)
     check_numbers(out, results)
     check_model(out, busi)
-    # Hand-counted: the network has 3x(5x5x4)+4 and three blocks of 3x3x4x4+4 and 2x4; DRS 8x8 positions, 4 channels.
-    stem, block, scaling, head = 304, 156, 3 * 2 * (64 + 4), 5
+    # By hand: the network has 3x5x5x12+12 and three blocks of 3x3x12x12+12 and 2x12; DRS 8x8 positions, 12 channels.
+    stem, block, scaling, head = 912, 1332, 3 * 2 * (64 + 12), 13
     assert list(results["trainable_parameters"]) == [
         head,
         block + head,
