@@ -186,7 +186,11 @@ def _show(options):
         ("summary", card.summary),
         ("task", f"{card.task}, {card.modality}"),
         ("classes", ", ".join(card.classes)),
-        ("input", f"{' x '.join(map(str, card.input['shape']))}, values in [0, 255]; {card.input['resize']}"),
+        (
+            "input",
+            f"{' x '.join(map(str, card.input['shape']))}, values in [0, 255]; {card.input['resize']}"
+            + (f", which keeps {card.input['crop']:g} of each side" if card.input["crop"] < 1 else ""),
+        ),
         ("weights", f"{weights['bytes'] / 1e6:.2f} MB, {weights['kind']}{below}, {weights['storage']}"),
         ("data", f"{data['dataset']}, {data['licence']}"),
         ("images", f"{data['images']} ({split}); subjects: {data['subjects'] or 'unknown'} ({data['subject_source']})"),

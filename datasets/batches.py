@@ -96,7 +96,8 @@ def class_weights(labels, classes):
         classes: the number of classes k, or their names.
 
     Returns:
-        Mapping of class index to weight; the mean weight over the images is 1.
+        Mapping of class index to weight; the mean weight over the images is 1 (`training.inverse_class_weights`: over
+        the classes).
 
     Raises:
         ValueError: if a class has no images, or a label is out of range.
