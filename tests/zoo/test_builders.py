@@ -5,9 +5,10 @@ import json
 import keras
 import numpy as np
 import pytest
+from medzoo import zoo
 from medzoo.layers import DRSLayer
 from medzoo.training import precision
-from medzoo.zoo import builders
+from medzoo.zoo import builders, checkpoints
 from medzoo.zoo.backbones import groups
 from medzoo.zoo.builders import attach_head, build
 
@@ -102,6 +103,27 @@ def test_arguments_of_a_surgery():
     added = [layer for layer in model.layers if isinstance(layer, DRSLayer)]
     assert len(added) == 8
     assert sum(layer.count_params() for layer in added) == 2 * 2 * (64 + 128 + 256 + 512)
+
+
+def test_morphed_networks_are_described_by_their_final_size(tiny, fields, monkeypatch, tmp_path):
+    """A card gives the size of the images that the network takes; the backbone is built for a quarter of it."""
+    monkeypatch.setattr(builders, "build_backbone", checkpoints.backbone)  # the stand-in
+    rounds = {"name": "morph_stem", "rounds": 2, "downsample": "maxpool"}
+    description = described(backbone="tiny", input_shape=[40, 48, 3], surgery=[rounds, {"name": "morph_stem"}])
+    with pytest.raises(ValueError, match=r"received an input of 40x42 pixels for 2 rounds, .* such as 40x44") as error:
+        build(described(backbone="tiny", input_shape=[40, 42, 3], surgery=[rounds]))
+    assert "\n" not in str(error.value)
+    model = build(description)
+    assert model.input_shape == (None, 40, 48, 3)
+    assert model.get_layer("conv1_morph2").output.shape == (None, 3, 4, 16)  # of 5x6 pixels, less the border
+    random = np.random.default_rng(0)
+    for variable in model.weights:
+        variable.assign(random.uniform(0.05, 0.1, variable.shape))
+    fields = {**fields, "build": description, "input": {**fields["input"], "shape": [40, 48, 3]}}
+    zoo.save_checkpoint(model, tmp_path / "tiny-busi", fields)
+    images = random.uniform(0, 255, (2, 40, 48, 3)).astype("float32")
+    loaded = zoo.load(tmp_path / "tiny-busi")
+    np.testing.assert_allclose(loaded.predict(images, verbose=0), model.predict(images, verbose=0), rtol=1e-6)
 
 
 @pytest.mark.parametrize(
