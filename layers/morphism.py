@@ -362,7 +362,7 @@ def _morph_once(model, downsample, seed):
             layer.set_weights(weights[layer.name])
         elif layer.name.endswith("_bn"):
             # With epsilon added under the root, the identity.
-            layer.moving_variance.assign(keras.ops.ones_like(layer.moving_variance) - layer.epsilon)
+            layer.moving_variance.assign(np.full(layer.moving_variance.shape, 1 - layer.epsilon))
         layer.trainable = (normalization if layer.name.endswith("_bn") else convolution).trainable
     return morphed
 
