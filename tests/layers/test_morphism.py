@@ -307,10 +307,19 @@ class TestSameFunction:
     def test_network_of_keras_hub(self):
         hub = pytest.importorskip("keras_hub")
         model = hub.models.ResNetBackbone(
-            [64, 64], [64, 64], [1, 1], [1, 2], "basic_block", image_shape=(None, None, 3)
+            input_conv_filters=[64],
+            input_conv_kernel_sizes=[7],
+            stackwise_num_filters=[64, 64],
+            stackwise_num_blocks=[1, 1],
+            stackwise_num_strides=[1, 2],
+            block_type="basic_block",
+            image_shape=(48, 40, 3),
         )
-        morphed = morph_stem(random_weights(model), downsample=None)
-        assert_alike([call(morphed, pixels(1, 64, 64, 3))], [call(model, pixels(1, 64, 64, 3))])
+        random_weights(model)
+        x = pixels(1, 48, 40, 3)
+        assert_alike([call(morph_stem(model, 2, downsample=None), x)], [call(model, x)])
+        assert morph_stem(model).input_shape == (None, 96, 80, 3)
+        assert morph_stem(model).output_shape == model.output_shape
 
     def test_zeros_stay_zeros(self):
         model = small()
