@@ -130,7 +130,7 @@ def interval_text(name, row):
     return f"{row[name]:.3f} ({row[f'{name}_low']:.3f} to {row[f'{name}_high']:.3f})"
 
 
-def command_text(recipe, profile, protocol, data, backbone=None, overrides=()):
+def command_text(recipe, profile, protocol, data, backbone=None, overrides=(), dataset=None):
     """The command that a run can be had again with, its folders named by words.
 
     >>> command_text("drs", "quick", "sound", "BUSI", overrides=["seed=1"])
@@ -138,6 +138,7 @@ def command_text(recipe, profile, protocol, data, backbone=None, overrides=()):
     """
     words = f"medzoo run {recipe} --profile {profile} --protocol {protocol}"
     words += f" --backbone {backbone}" if backbone else ""
+    words += f" --dataset {dataset}" if dataset else ""
     return words + "".join(f" --set {override}" for override in overrides) + f" --data {data} --out RUN"
 
 

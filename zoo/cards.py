@@ -197,7 +197,10 @@ class Card:
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file, expected the card of a checkpoint")
         try:
-            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+            fields = json.loads(path.read_text(encoding="utf-8"))
+            if isinstance(fields, dict) and isinstance(fields.get("input"), dict):
+                fields["input"].setdefault("crop", 1.0)  # cards of medzoo 0.1 had no such field
+            return cls.from_dict(fields)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
 
