@@ -18,6 +18,7 @@ What the paper leaves open, and what is done here:
 """
 
 import math
+from numbers import Integral
 
 import keras
 import numpy as np
@@ -65,10 +66,7 @@ def morph_stem(model, rounds=1, downsample="stride", seed=0):
     network.input_shape  # (None, 448, 448, 3)
     ```
     """
-    if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
-        raise ValueError(f"morph_stem: received rounds {rounds!r}, expected an integer of at least 1")
-    if downsample not in DOWNSAMPLINGS:
-        raise ValueError(f"morph_stem: received downsample {downsample!r}, expected 'stride', 'maxpool' or None")
+    _check_arguments(rounds, downsample, seed)
     for number in range(rounds):
         model = _morph_once(model, downsample, seed + number)
     return model
@@ -82,11 +80,12 @@ def size_before_morphing(size, rounds=1, downsample="stride", seed=0):
         rounds, downsample, seed: as for `morph_stem`.
 
     Raises:
-        ValueError: when the size cannot be halved so often.
+        ValueError: when the size cannot be halved so often, or an argument is refused by `morph_stem`.
 
     >>> size_before_morphing((896, 1152), rounds=2)
     (224, 288)
     """
+    _check_arguments(rounds, downsample, seed)
     factor = 1 if downsample is None else 2**rounds
     for side in size:
         if side % factor:
@@ -96,6 +95,14 @@ def size_before_morphing(size, rounds=1, downsample="stride", seed=0):
                 f"divisible by {factor}, such as {_by(near)}"
             )
     return tuple(side // factor for side in size)
+
+
+def _check_arguments(rounds, downsample, seed):
+    for name, value, least in (("rounds", rounds, 1), ("seed", seed, 0)):
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+            raise ValueError(f"morph_stem: received {name} {value!r}, expected an integer of at least {least}")
+    if downsample not in DOWNSAMPLINGS:
+        raise ValueError(f"morph_stem: received downsample {downsample!r}, expected 'stride', 'maxpool' or None")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -370,7 +377,10 @@ def _morph_once(model, downsample, seed):
 def _first_convolution(model):
     """The first layer with weights and the models that it lies in, from the outermost."""
     if not isinstance(model, keras.Model) or not hasattr(model, "operations"):
-        raise ValueError(f"morph_stem: received {type(model).__name__} {model!r}, expected a functional keras.Model")
+        raise ValueError(
+            f"morph_stem: received {type(model).__name__} {model!r}, expected a functional keras.Model, such as "
+            "keras.Model(model.inputs, model.outputs) of a Sequential"
+        )
     parents = [model]
     while True:
         # Normalization holds statistics of the pixels, which come before the network.
@@ -419,6 +429,7 @@ def _convolutions(convolution, normalization, first_size, second_size, downsampl
         "padding": "valid",
         "use_bias": False,
         "activation": None,
+        "activity_regularizer": None,  # of the old maps, which the second convolution gives
     }
     second = {**config, "name": f"{name}_morph2", "kernel_size": second_size, "padding": "valid"}
     layers = [keras.layers.Conv2D.from_config(first)]

@@ -920,8 +920,8 @@ def surgery_text(out):
     if (out / "movement.csv").is_file():
         lines += [
             "",
-            "How far the features of validation images move when the ImageNet network's stem is morphed and the images "
-            "are doubled (1 is as far as they are long):",
+            "How far the features of the validation part's first two batches move when the ImageNet network's stem is "
+            "morphed and the images are doubled (1 is as far as they are long):",
             "",
             "| layer | distance | cosine |",
             "|---|---|---|",

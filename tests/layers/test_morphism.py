@@ -638,6 +638,18 @@ def test_impossible_rounds(rounds):
         morph_stem(None, rounds)
 
 
+@pytest.mark.parametrize("seed", [-1, None, "x", True, 0.5])
+def test_impossible_seeds(seed):
+    with pytest.raises(ValueError, match=r"morph_stem: received seed .*, expected an integer of at least 0"):
+        morph_stem(None, seed=seed)
+
+
+@pytest.mark.parametrize("arguments", [{"rounds": 0}, {"downsample": "mean"}])
+def test_size_before_morphing_refuses_what_the_surgery_does(arguments):
+    with pytest.raises(ValueError, match="morph_stem: received "):
+        size_before_morphing((64, 64), **arguments)
+
+
 def test_impossible_downsampling():
     with pytest.raises(ValueError, match="received downsample 'mean', expected 'stride', 'maxpool' or None"):
         morph_stem(None, downsample="mean")
