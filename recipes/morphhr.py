@@ -664,6 +664,9 @@ def read_predictions(file):
 def card_fields(context, name, repeat, build, folder):
     """What the card of one trained network says; `zoo.publish` adds name and version."""
     chosen, table, data = context.settings, context.table, DATASETS[context.dataset]
+    classes = table.attrs["classes"]
+    several = datasets.is_multi_label(table)
+    task = f"{len(classes)} findings" if several else f"{classes[1]} against {classes[0]}"
     command = f"{context.command} --method {name}"
     weights = backbones.imagenet_file(chosen.backbone)
     metrics = {}
@@ -675,11 +678,9 @@ def card_fields(context, name, repeat, build, folder):
     return {
         "name": f"morphhr-{chosen.backbone}-{context.dataset.replace('_', '-')}",
         "version": 1,
-        "summary": f"{title(name, chosen)} on {data.title}: {' against '.join(reversed(table.attrs['classes']))}"
-        if not datasets.is_multi_label(table)
-        else f"{title(name, chosen)} on {data.title}: {len(table.attrs['classes'])} findings",
+        "summary": f"{title(name, chosen)} on {data.folder}: {task}",
         "modality": data.modality,
-        "task": "multi-label classification" if datasets.is_multi_label(table) else "classification",
+        "task": "multi-label classification" if several else "classification",
         "recipe": {
             "name": "morphhr",
             "command": command,
@@ -705,13 +706,14 @@ def card_fields(context, name, repeat, build, folder):
             for part, values in metrics.items()
             for metric in card_metrics(values, part, context.protocol, command)
         ],
-        "licence": f"Apache-2.0; backbone weights {backbones.record(chosen.backbone).imagenet.licence}; trained on "
-        f"data under: {data.licence}",
+        "licence": f"as the training data: {data.licence}; backbone weights "
+        f"{backbones.record(chosen.backbone).imagenet.licence}",
         "limitations": [
             f"Training {repeat + 1} of {chosen.repeats} with other random numbers; another gives another number within "
             "and beyond the interval.",
             "The epoch was chosen on the validation part, whose metrics it flatters.",
             *data.limitations,
+            *table_limitation(table),
             f"Began with the ImageNet weights in {weights.name}, sha256 {file_sha256(weights)}.",
             *leak_limitation(table),
             "For research, not for diagnosis.",
@@ -723,6 +725,23 @@ def leak_limitation(table):
     """What a card must say of subjects on both sides of the split."""
     images, n = leaked(table)
     return [f"{images} of the {n} test images are of subjects in the training part: it flatters."] if images else []
+
+
+def table_limitation(table):
+    """What a card must say where the table without images tells something."""
+    area = table_auc(table)
+    return (
+        [f"On the same test part a random forest on the table without images reaches {as_text(area)}."] if area else []
+    )
+
+
+def table_auc(table):
+    """Test AUC of a random forest on site, machine, age and view; None where the table has no site or machine."""
+    if datasets.is_multi_label(table) or not {"site", "machine"} & set(table.columns):
+        return None
+    test = table[table["split"] == "test"]
+    labels = is_present(test["label"], outputs(table)[0], table)
+    return analysis.auc(labels, analysis.table_scores(table), test["subject"].to_numpy())
 
 
 def metric_name(crops, output, table):
@@ -908,9 +927,7 @@ def shortcuts(context, found):
             area = analysis.auc_within(labels, values.mean(axis=0), strata, subjects) if both else None
             cells.append(f"{as_text(area)}, n = {area.n}" if both else f"no {column} has both classes")
         lines.append(table_row(title(name, context.settings), crops, *cells))
-    test = data[data["split"] == "test"]
-    labels = (test["label"] == data.attrs["classes"][-1]).to_numpy(dtype=int)
-    area = analysis.auc(labels, analysis.table_scores(data), test["subject"].to_numpy())
+    area = table_auc(data)
     return [*lines, "", f"A random forest on the table without images reaches {as_text(area)}; n = {area.n}."]
 
 

@@ -9,8 +9,9 @@ from .._files import atomic
 from .._nearest import unknown
 from .checkpoints import GOLDEN_SEED, golden_input, load
 
-# Of the outputs, relative to the largest one where that is above 1.
-TOLERANCE = 1e-6
+# Of the outputs, relative to the largest one where that is above 1. In another program the same sums are taken in
+# another order: float32 at 448 pixels was seen to differ by 1.1e-6.
+TOLERANCE = 1e-5
 
 
 def export(model, format, out):
@@ -31,7 +32,7 @@ def export(model, format, out):
 
     Raises:
         ValueError: the format is unknown or not to be had on this backend, or the exported file does not
-            reproduce the outputs to 1e-6; nothing is left of it then.
+            reproduce the outputs to 1e-5; nothing is left of it then.
         ModuleNotFoundError: a package of the extra `onnx` is missing.
 
     Example:
