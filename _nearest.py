@@ -12,3 +12,9 @@ def unknown(kind, received, known):
     near = get_close_matches(str(received), [str(name) for name in known], n=1)
     hint = f": did you mean {near[0]!r}? " if near else ". "
     return f"unknown {kind} {received!r}{hint}Known: {', '.join(sorted(map(str, known)))}"
+
+
+def require(kind, received, known):
+    """Raises ValueError, with the nearest right name, when a name is not among `known`."""
+    if received not in known:
+        raise ValueError(unknown(kind, received, known))

@@ -2,7 +2,7 @@
 
 import importlib
 
-from .._nearest import unknown
+from .._nearest import require
 
 # Name of a recipe to its module in this folder.
 RECIPES = {"drs": "drs", "morphhr": "morphhr"}
@@ -10,6 +10,5 @@ RECIPES = {"drs": "drs", "morphhr": "morphhr"}
 
 def recipe(name):
     """The module of a recipe. Raises ValueError, with the nearest right name, when there is none."""
-    if name not in RECIPES:
-        raise ValueError(unknown("recipe", name, RECIPES))
+    require("recipe", name, RECIPES)
     return importlib.import_module(f"{__name__}.{RECIPES[name]}")

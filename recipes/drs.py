@@ -36,7 +36,7 @@ import pandas as pd
 
 from .. import analysis, datasets, zoo
 from .._files import atomic, read_json, write_json
-from .._nearest import unknown
+from .._nearest import require
 from ..layers import split_at
 from ..training import (
     Stage,
@@ -156,10 +156,8 @@ class Settings:
         for beta_1 in self.beta_1:
             if not 0 <= beta_1 < 1:
                 raise ValueError(f"beta_1: received {beta_1:g}, expected at least 0 and less than 1")
-        if self.monitor not in MONITORS:
-            raise ValueError(unknown("monitor", self.monitor, MONITORS))
-        if self.precision not in PRECISIONS:
-            raise ValueError(unknown("precision", self.precision, PRECISIONS))
+        require("monitor", self.monitor, MONITORS)
+        require("precision", self.precision, PRECISIONS)
 
 
 PROFILES = {
@@ -409,10 +407,8 @@ def run(data, out, profile="paper", protocol="published", methods=(), backbone=N
     backbones.record(chosen.backbone)
     methods = tuple(methods) or tuple(METHODS)
     for name in methods:
-        if name not in METHODS:
-            raise ValueError(unknown("method", name, METHODS))
-    if protocol not in PROTOCOLS:
-        raise ValueError(unknown("protocol", protocol, PROTOCOLS))
+        require("method", name, METHODS)
+    require("protocol", protocol, PROTOCOLS)
     table = datasets.read("busi", data)
     table, excluded = split_table(table, protocol, chosen.seed)
     parts = Parts(table, chosen)

@@ -36,7 +36,7 @@ import pandas as pd
 
 from .. import analysis, datasets, zoo
 from .._files import atomic
-from .._nearest import unknown
+from .._nearest import require
 from ..layers import morph_stem
 from ..training import (
     Stage,
@@ -244,10 +244,8 @@ class Settings:
     def __post_init__(self):
         least = {"epochs": 1, "weight_decay": 0, "batch_size": 1, "repeats": 1, "reduction": 1, "seed": 0}
         check_settings(self, least, shares=("learning_rates", "crop", "validation_share", "test_share"))
-        if self.downsample not in ("stride", "maxpool"):
-            raise ValueError(unknown("downsample", self.downsample, ("stride", "maxpool")))
-        if self.precision not in PRECISIONS:
-            raise ValueError(unknown("precision", self.precision, PRECISIONS))
+        require("downsample", self.downsample, ("stride", "maxpool"))
+        require("precision", self.precision, PRECISIONS)
         if len(self.epochs) != len(self.learning_rates):
             raise ValueError(
                 f"epochs: received {len(self.epochs)} stages, expected {len(self.learning_rates)} as in learning_rates"
@@ -578,12 +576,9 @@ def run(
     backbones.record(chosen.backbone)
     methods = tuple(methods) or tuple(METHODS)
     for name in methods:
-        if name not in METHODS:
-            raise ValueError(unknown("method", name, METHODS))
-    if protocol not in PROTOCOLS:
-        raise ValueError(unknown("protocol", protocol, PROTOCOLS))
-    if dataset not in DATASETS:
-        raise ValueError(unknown("dataset", dataset, DATASETS))
+        require("method", name, METHODS)
+    require("protocol", protocol, PROTOCOLS)
+    require("dataset", dataset, DATASETS)
     table = datasets.read(dataset, data, **(DATASETS[dataset].options[protocol]))
     if not datasets.is_multi_label(table) and len(table.attrs["classes"]) != 2:
         raise ValueError(
