@@ -29,12 +29,14 @@ def feature_movement(old, old_images, new, new_images, layers):
     """
     if len(old_images) != len(new_images):
         raise ValueError(f"received {len(old_images)} batches and {len(new_images)}, expected as many of both")
-    networks = [keras.Model(model.inputs, [model.get_layer(name).output for name in layers]) for model in (old, new)]
+    networks = [
+        keras.Model(model.inputs, {name: model.get_layer(name).output for name in layers}) for model in (old, new)
+    ]
     sums = np.zeros((len(layers), 4))
     for batches in zip(old_images, new_images, strict=True):
         computed = [network.predict_on_batch(batch) for network, batch in zip(networks, batches, strict=True)]
         for row, name in enumerate(layers):
-            before, after = (keras.ops.convert_to_numpy(maps[row]).astype("float64") for maps in computed)
+            before, after = (keras.ops.convert_to_numpy(maps[name]).astype("float64") for maps in computed)
             if before.shape != after.shape:
                 raise ValueError(f"layer {name!r}: received maps of {after.shape}, expected {before.shape} as before")
             products = (after - before) ** 2, before**2, after**2, before * after

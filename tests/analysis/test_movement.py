@@ -27,6 +27,7 @@ def test_distance_and_cosine_by_hand():
 def test_batches_count_as_one():
     random = np.random.default_rng(0)
     images = random.uniform(0, 255, (6, 4, 4, 1)).astype("float32")
+    images[:3] = 0  # what is compared must not be the first image alone
     first, second = network(1, 4), network(0.5, 4)
     whole = feature_movement(first, [images], second, [images], ["scaled"])
     parts = feature_movement(first, [images[:4], images[4:]], second, [images[:4], images[4:]], ["scaled"])
