@@ -201,8 +201,8 @@ def _orthonormal_filters(shape, seed):
     """Filters (height, width, inputs, channels), flattened orthonormal (or, of more than there are taps, tight), so
     that equation (2) is well conditioned, which answer to natural images with nearly the same variance.
 
-    Nine tenths of a natural patch are its mean. To filters that are merely random it gives variances between 0.1 and 5,
-    and where batch norm divided by them, the filters of G that see contrast would see the mean.
+    Most of a natural patch is its mean. Filters that are merely random answer to it with very different variances, and
+    where batch norm divided by them, the filters of G that see contrast would see the mean.
     """
     *taps, channels = shape
     random = np.random.default_rng(seed)
@@ -242,9 +242,8 @@ def _nearest_when_doubled(kernel, first, second_size, second, free, downsample):
     offsets, sides = [], []
     for old, first_side, second_side in zip(size, first.shape, second_size, strict=False):
         offset = _offset(old, first_side, second_side, downsample)
-        reach = first_side + 2 * (second_side - 1) + (downsample == "maxpool")
         offsets.append((max(0, -offset), max(0, offset)))
-        sides.append(max(2 * old, offset + reach) - min(0, offset))
+        sides.append(max(2 * old, offset + _reach(first_side, second_side, downsample)) - min(0, offset))
     (old_top, top), (old_left, left) = offsets
 
     target = np.zeros((*sides, inputs, filters))
@@ -473,8 +472,12 @@ def _border(parent, convolution, first_size, second_size, downsample):
 def _offset(old, first, second, downsample):
     """How many pixels of a doubled image the window of the two convolutions begins behind the old window of twice the
     old size, so that both have the same middle (to half a pixel)."""
-    reach = first + 2 * (second - 1) + (downsample == "maxpool")
-    return (2 * old - reach) // 2
+    return (2 * old - _reach(first, second, downsample)) // 2
+
+
+def _reach(first, second, downsample):
+    """How many pixels of a doubled image the window of the two convolutions reaches over."""
+    return first + 2 * (second - 1) + (downsample == "maxpool")
 
 
 def _own_padding(convolution, axis):

@@ -10,13 +10,14 @@ morphed (`medzoo.layers.morph_stem`) so that the network takes images of twice t
 
 Where the paper is silent, contradicts itself or cannot be had:
 - Section III.B puts a max pooling behind the first of the two new convolutions, figure 2 a stride into it: `downsample`
-  is the figure's `stride`, for `maxpool` costs a third more (`benchmarks/morphhr.py`).
+  is the figure's `stride`, for `maxpool` costs a third more by count (`benchmarks/morphhr.py`).
 - Its softmax of two units is here a sigmoid of one: the same function and the same loss.
 - "Weight decay" in the code of its time was added to the gradient; here it is decoupled (`medzoo.training.Stage`).
 - ChestX-ray14 has 14 labels that do not exclude each other: a sigmoid each, and equation (6) for each label and its
   absence. Table III reports the label Mass of such a network.
-- The split of CBIS-DDSM is the official one; 15 % of the women of its training part validate, as in section IV.A. The
-  same share validates in datasets without an official test part, of which `test_share` is kept for the test.
+- The split of CBIS-DDSM is the official one. Of its training part 15 % of the images validate, divided by woman; in
+  section IV.A it is 15 % of the women. The same share validates in datasets without an official test part, of which
+  `test_share` is kept for the test.
 - The best epoch is chosen by the AUC of the validation part, which flatters that column of table I. The paper does not
   say how it chose.
 
@@ -217,8 +218,8 @@ class Settings:
         weight_decay: of both.
         batch_size: images a step.
         crop: side of the network's input as a share of the image that it is cropped from.
-        validation_share: of the subjects that are not tested on.
-        test_share: of the subjects, where the dataset has no test part of its own.
+        validation_share: of the images that are not tested on, divided by subject.
+        test_share: of the images, divided by subject, where the dataset has no test part of its own.
         repeats: trainings a method, with other random numbers; their scores are averaged in the ensemble.
         crops: in the test: 1 for the centre, 10 for corners and centre and their mirrors.
         reduction: divides the size of every network's input; for trials.
