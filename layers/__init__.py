@@ -4,18 +4,26 @@ Importing this room registers the layers with Keras, so that `keras.models.load_
 """
 
 from .drs import DRSLayer, add_drs
+from .heads import attach_head
 from .morphism import factor_kernel, morph_stem, size_before_morphing
 from .pixels import PixelNormalization
 from .surgery import rebuild, resize_network, split_at
+from .whole_image import TOPS, add_top, parse_top, patch_heatmap, to_whole_image
 
 __all__ = [
+    "TOPS",
     "DRSLayer",
     "PixelNormalization",
     "add_drs",
+    "add_top",
+    "attach_head",
     "factor_kernel",
     "morph_stem",
+    "parse_top",
+    "patch_heatmap",
     "rebuild",
     "resize_network",
     "size_before_morphing",
     "split_at",
+    "to_whole_image",
 ]

@@ -1,14 +1,13 @@
 """How a card says a model is built: a registered builder and its arguments, plain data and no code."""
 
-import keras
-
 from .. import layers
 from .._nearest import unknown
+from ..layers import attach_head
 from .backbones import backbone as build_backbone
 
 BUILDERS = {}
 # Surgeries that a card may name. Each takes a model and keyword arguments and returns a model.
-SURGERIES = ("add_drs", "morph_stem")
+SURGERIES = ("add_drs", "add_top", "morph_stem")
 
 
 def register_builder(name):
@@ -80,18 +79,3 @@ def classifier(backbone, input_shape, classes, surgery=(), multi_label=False, we
     for name, arguments in operations:
         model = getattr(layers, name)(model, **arguments)
     return attach_head(model, classes, multi_label)
-
-
-def attach_head(body, classes, multi_label=False):
-    """A classification head on a model that ends in a feature map; see `classifier`."""
-    least = 1 if multi_label else 2
-    if not isinstance(classes, int) or isinstance(classes, bool) or classes < least:
-        raise ValueError(f"classes: received {classes!r}, expected an integer of at least {least}")
-    units = 1 if classes == 2 and not multi_label else classes
-    pooled = keras.layers.GlobalAveragePooling2D(name="head_pool")(body.outputs[0])
-    logits = keras.layers.Dense(units, name="head_logits")(pooled)
-    # In float32 whatever the precision of the body: a half-precision sigmoid saturates at 1.
-    probabilities = keras.layers.Activation(
-        "sigmoid" if units == 1 or multi_label else "softmax", dtype="float32", name="head_probabilities"
-    )(logits)
-    return keras.Model(body.inputs[0], probabilities, name=body.name)
