@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from numbers import Real
 from pathlib import Path
 
 import keras
@@ -30,8 +31,16 @@ RESNET_GROUPS = {
     "stage3": ("conv4_*",),
     "stage4": ("conv5_*",),
 }
+# VGG's blocks by the same names, so that one schedule freezes any backbone. Each ends in its pooling.
+VGG_GROUPS = {
+    "stem": ("block1_*",),
+    "stage1": ("block2_*",),
+    "stage2": ("block3_*",),
+    "stage3": ("block4_*",),
+    "stage4": ("block5_*",),
+}
 # Groups that surgery and the classification head add to any backbone.
-ADDED_GROUPS = {"drs": ("*_drs",), "head": ("head_*",)}
+ADDED_GROUPS = {"drs": ("*_drs",), "heatmap": ("heatmap_*",), "top": ("top_*",), "head": ("head_*",)}
 
 
 @dataclass(frozen=True)
@@ -59,7 +68,7 @@ class Backbone:
         build: `build(pixels)` returns the model whose first tensor is the normalised image.
         pixels: arguments of `PixelNormalization`.
         groups: name of a group to patterns of layer names.
-        blocks: number of residual blocks a stage.
+        blocks: number of residual blocks a stage; none for a network without them.
         imagenet: source of the ImageNet weights.
         torchvision: whether files with torchvision's names fit.
     """
@@ -73,12 +82,12 @@ class Backbone:
 
     @property
     def last_block(self):
-        """Pattern of the layer names of the last residual block."""
+        """Pattern of the layer names of the last residual block, of a network with residual blocks."""
         return f"conv5_block{self.blocks[-1]}_*"
 
     @property
     def before_last_block(self):
-        """Name of the layer whose output is the input of the last residual block."""
+        """Name of the layer whose output is the input of the last residual block, of a network with such blocks."""
         return f"conv5_block{self.blocks[-1] - 1}_out"
 
 
@@ -129,11 +138,11 @@ def _application(name):
     return build
 
 
-def _keras_source(name, digest, licence):
+def _keras_source(name, digest, licence, folder="resnet"):
     official = f"{name}_weights_tf_dim_ordering_tf_kernels_notop.h5"
     return Source(
         files=(f"{name}_imagenet_notop.weights.h5", official),
-        url=f"https://storage.googleapis.com/tensorflow/keras-applications/resnet/{official}",
+        url=f"https://storage.googleapis.com/tensorflow/keras-applications/{folder}/{official}",
         hash=f"md5:{digest}",
         licence=licence,
     )
@@ -176,6 +185,26 @@ register_backbone(
         imagenet=_keras_source("resnet101", "88cf7a10940856eca736dc7b7e228a21", "MIT"),
     ),
 )
+# Two trainings on ImageNet fit VGG16. The official file of Keras, known by its checksum, holds Oxford's own weights.
+# `vgg16_imagenet_notop.weights.h5` holds torchvision's instead, its normalisation folded into the first convolution so
+# that it takes the same "caffe" pixels; the norms beside this module are those of that file, as stored in float16.
+# Either is pretrained and nothing else passes, but they are not the same numbers: a run records the file's hash, and a
+# delta checkpoint made on one is refused on the other by its norms.
+register_backbone(
+    "vgg16",
+    Backbone(
+        build=_application("VGG16"),
+        pixels=CAFFE_PIXELS,
+        groups=VGG_GROUPS,
+        blocks=(),
+        imagenet=_keras_source(
+            "vgg16",
+            "6d6bbae143d832006294945121d1f1fc",
+            "CC-BY-4.0 (Oxford's, the official file) or BSD-3-Clause (torchvision's)",
+            folder="vgg16",
+        ),
+    ),
+)
 
 
 def list_backbones():
@@ -190,7 +219,7 @@ def record(name):
     return BACKBONES[name]
 
 
-def backbone(name, weights="imagenet", input_shape=(224, 224, 3)):
+def backbone(name, weights="imagenet", input_shape=(224, 224, 3), mean=None):
     """A headless classification network that eats raw pixels.
 
     Args:
@@ -200,13 +229,16 @@ def backbone(name, weights="imagenet", input_shape=(224, 224, 3)):
             official route and verified by checksum. A file is a Keras weights file (`.h5`) or, for ResNet18,
             a `.safetensors` or `.npz` with torchvision's names.
         input_shape: (height, width, channels), channels 1 or 3.
+        mean: one grey value in [0, 255] that is subtracted from every channel in place of ImageNet's mean of each, as
+            Shen and others do with the mean of their training images (2018, section 3.1.2). The deviation stays.
 
     Returns:
         A functional `keras.Model`: input `(batch, *input_shape)` with values in [0, 255]; output the last feature map,
         `(batch, height / 32, width / 32, channels)`. Its first layer is its `PixelNormalization`.
 
     Raises:
-        ValueError: for an unknown name, and for weights that are missing in part, of other shapes, or altered.
+        ValueError: for an unknown name, a mean outside [0, 255], and for weights that are missing in part, of other
+            shapes, or altered.
         FileNotFoundError: for weights that are nowhere to be had; the message says where they were looked for.
 
     Example:
@@ -216,9 +248,14 @@ def backbone(name, weights="imagenet", input_shape=(224, 224, 3)):
     ```
     """
     found = record(name)
+    pixels = found.pixels
+    if mean is not None:
+        if isinstance(mean, bool) or not isinstance(mean, Real) or not 0 <= mean <= 255:
+            raise ValueError(f"mean: received {mean!r}, expected one grey value from 0 to 255, or None for ImageNet's")
+        pixels = {**pixels, "mean": [mean] * 3}
     image = keras.Input(input_shape, name="image")
     # In float32 whatever the precision: half precision would round pixels to whole grey levels.
-    model = found.build(PixelNormalization(**found.pixels, name="pixels", dtype="float32")(image))
+    model = found.build(PixelNormalization(**pixels, name="pixels", dtype="float32")(image))
     model = keras.Model(image, model.outputs[0], name=name)
     if weights is None:
         return model
@@ -239,7 +276,8 @@ def groups(model):
     >>> groups(zoo.load("drs-resnet18-busi"))["head"]
     ['head_pool', 'head_logits', 'head_probabilities']
     """
-    patterns = {**RESNET_GROUPS, **ADDED_GROUPS}
+    # Layer names of one family fit no pattern of the other.
+    patterns = {group: (*listed, *VGG_GROUPS[group]) for group, listed in RESNET_GROUPS.items()} | ADDED_GROUPS
     names = [layer.name for layer in model.layers]
     found = {group: match_layers(names, listed) for group, listed in patterns.items()}
     return {group: listed for group, listed in found.items() if listed}
