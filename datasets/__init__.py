@@ -14,6 +14,7 @@ READERS = {
     "chestxray14": ("chestxray14", "read_chestxray14"),
     "csv": ("folder", "read_csv"),
     "folder": ("folder", "read_folder"),
+    "mini_mias": ("mini_mias", "read_mini_mias"),
     "rsna": ("rsna", "read_rsna"),
 }
 
@@ -28,6 +29,8 @@ __getattr__, __dir__, _lazy_names = attach(
         "folder",
         "images",
         "listing",
+        "mini_mias",
+        "regions",
         "rsna",
         "splits",
         "table",
@@ -42,6 +45,8 @@ __getattr__, __dir__, _lazy_names = attach(
         "chestxray14": ["read_chestxray14"],
         "folder": ["read_csv", "read_folder"],
         "images": ["read_image", "resize_image"],
+        "mini_mias": ["read_mini_mias"],
+        "regions": ["LESIONS", "Region", "circle_outline", "region_mask"],
         "rsna": ["read_rsna"],
         "splits": ["fraction", "k_folds", "split", "validation_from_training"],
         "table": ["check_table", "encode_labels", "image_paths", "image_table", "is_multi_label"],

@@ -65,6 +65,10 @@ def folder_of(busi_folder, tmp_path):
         }
         return listed("chestxray14", images, **lists)
 
+    def mini_mias():
+        rows = [f"mdb{number:03d} F {('NORM', 'CIRC M 500 400 30')[number % 6 == 0]}" for number in range(1, 61)]
+        return listed("mini_mias", [f"{row[:6]}.pgm" for row in rows], Info__txt=rows)
+
     shutil.copytree(busi_folder, tmp_path / "data", ignore=shutil.ignore_patterns("*_mask*"))
     made = {
         "busi": lambda: (tmp_path / "data", {}),
@@ -72,6 +76,7 @@ def folder_of(busi_folder, tmp_path):
         "chestxray14": chestxray14,
         "csv": csv,
         "folder": lambda: (tmp_path / "data", {"twins": True}),
+        "mini_mias": mini_mias,
         "rsna": rsna,
     }
     return lambda name: made[name]()
