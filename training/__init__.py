@@ -5,7 +5,7 @@ from .._lazy import attach
 __getattr__, __dir__, __all__ = attach(
     __name__,
     names={
-        "augmentation": ["affine_augmentation", "crop_augmentation"],
+        "augmentation": ["affine_augmentation", "crop_augmentation", "mammogram_augmentation"],
         "fit": ["compile_stage", "fit_stages", "validation_metrics"],
         "mixed_precision": ["precision"],
         "settings": ["check_settings", "parse_settings"],

@@ -4,7 +4,9 @@ import keras
 import numpy as np
 import pytest
 from medzoo.analysis import crop_images
-from medzoo.training import affine_augmentation, crop_augmentation, precision
+from medzoo.training import affine_augmentation, crop_augmentation, mammogram_augmentation, precision
+from medzoo.training.augmentation import affine_matrices
+from scipy import ndimage
 
 HEIGHT, WIDTH, COUNT = 40, 32, 64
 
@@ -207,3 +209,151 @@ def test_crop_layer_is_saved_with_a_model(tmp_path):
 def test_window_larger_than_the_image():
     with pytest.raises(ValueError, match=r"size: received \(41, 8\) for images of \(40, 32\), expected none larger"):
         crop_augmentation((41, 8))(coordinates(2))
+
+
+NOTHING = {"flips": False, "rotation": 0, "shear": 0, "zoom": (1, 1), "intensity": 0}
+
+
+def matrices(angle=0.0, shear=0.0, zoom=(1.0, 1.0), mirrored=(False, False), size=(HEIGHT, WIDTH)):
+    """`affine_matrices` of one image, without the two zeros."""
+    arguments = [np.array([value], "float32") for value in (angle, shear, zoom)]
+    (matrix,) = keras.ops.convert_to_numpy(affine_matrices(*arguments, np.array([mirrored]), size))
+    np.testing.assert_array_equal(matrix[6:], 0)
+    return matrix[:6]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({}, [1, 0, 0, 0, 1, 0]),
+        ({"mirrored": (False, True), "size": (5, 9)}, [-1, 0, 8, 0, 1, 0]),
+        ({"mirrored": (True, False), "size": (5, 9)}, [1, 0, 0, 0, -1, 4]),
+        # The middle of nine columns is 4, of five rows 2: half a step a pixel begins at 2 and 1.
+        ({"zoom": (0.5, 0.5), "size": (5, 9)}, [0.5, 0, 2, 0, 0.5, 1]),
+        ({"zoom": (2.0, 1.0), "size": (5, 9)}, [1, 0, 0, 0, 2, -2]),
+        # What lay below (0, 2) of the middle comes to the right (2, 0) of it: x' = y, y' = x in these directions.
+        ({"angle": np.pi / 2, "size": (5, 5)}, [0, -1, 4, 1, 0, 0]),
+        ({"angle": np.pi / 2, "size": (5, 9)}, [0, -1, 6, 1, 0, -2]),
+        # The x axis turns by the shear, the y axis stays: columns slide up, by 0.2 radians.
+        ({"shear": 0.2, "size": (1, 1)}, [np.cos(0.2), 0, 0, -np.sin(0.2), 1, 0]),
+        ({"angle": 0.3, "shear": 0.3, "size": (1, 1)}, [1, -np.sin(0.3), 0, 0, np.cos(0.3), 0]),
+    ],
+)
+def test_matrices_by_hand(arguments, expected):
+    np.testing.assert_allclose(matrices(**arguments), expected, atol=1e-6)
+
+
+def test_quarter_turn_is_counter_clockwise():
+    square = np.random.default_rng(0).uniform(0, 255, (1, 7, 7, 2)).astype("float32")
+    matrix = np.append(matrices(np.pi / 2, size=(7, 7)), [0, 0])[None].astype("float32")
+    turned = keras.ops.image.affine_transform(square, matrix, data_format="channels_last")
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(turned)[0], np.rot90(square[0]), atol=1e-3)
+
+
+def test_mammograms_are_augmented_as_by_scipy(monkeypatch):
+    """The product of matrices as in Keras 2 (rotation, shear, zoom; rows first), and SciPy's bilinear resampling."""
+    draws = np.array([[0.4, -0.5, 0.9, -0.7, -1, 1, 0.3], [-1, 1, -1, 0.2, 1, -1, -0.8]], "float32")
+    monkeypatch.setattr(keras.random, "uniform", lambda shape, *_, **__: draws[: shape[0]])
+    images = np.random.default_rng(1).uniform(0, 255, (2, HEIGHT, WIDTH, 3)).astype("float32")
+    result = augmented(mammogram_augmentation(rotation=25, shear=0.2, zoom=(0.8, 1.2), intensity=20), images)
+    middle = np.array([(HEIGHT - 1) / 2, (WIDTH - 1) / 2])
+    for image, found, draw in zip(images, result, draws, strict=True):
+        angle, shear = -np.radians(25 * draw[0]), 0.2 * draw[1]  # with rows first, a turn runs the other way
+        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        slant = np.array([[1, -np.sin(shear)], [0, np.cos(shear)]])
+        matrix = turn @ slant @ np.diag(1 + 0.2 * draw[2:4]) @ np.diag(np.sign(draw[4:6]))
+        expected = [
+            ndimage.affine_transform(channel, matrix, middle - matrix @ middle, order=1, mode="grid-constant")
+            for channel in np.moveaxis(image, -1, 0)
+        ]
+        np.testing.assert_allclose(found, np.clip(np.moveaxis(expected, 0, -1) + 20 * draw[6], 0, 255), atol=0.05)
+
+
+def test_mammograms_are_mirrored_in_four_ways():
+    plain = coordinates(1)[0]
+    images = augmented(mammogram_augmentation(**{**NOTHING, "flips": True}), coordinates(400))
+    ways = [plain[::rows, ::columns] for rows in (1, -1) for columns in (1, -1)]
+    counts = [sum((image == way).all() for image in images) for way in ways]
+    assert sum(counts) == 400
+    assert all(66 < count < 134 for count in counts)  # 4 deviations of 100 +- 8.7
+
+
+def test_mammograms_are_turned_slanted_and_zoomed_within_their_ranges():
+    arguments = {"rotation": 25, "shear": 0.2, "zoom": (0.8, 1.2)}
+    images = augmented(mammogram_augmentation(**{**NOTHING, **arguments}), coordinates(200))
+    angles, shears, zooms = [], [], []
+    for matrix, middle in affine_maps(images):
+        np.testing.assert_allclose(middle, 0, atol=0.05)
+        down, right = matrix.T  # steps in the image, (rows, columns)
+        zooms.append([np.hypot(*down), np.hypot(*right)])
+        angles.append(np.degrees(np.arctan2(-down[1], down[0])))
+        shears.append(np.radians(angles[-1]) - np.arctan2(right[0], right[1]))
+    for values, (low, high) in ((angles, (-25, 25)), (shears, (-0.2, 0.2)), (zooms, (0.8, 1.2))):
+        values, slack = np.array(values), 2e-3 * (high - low)
+        assert (values.min(axis=0) > low - slack).all()
+        assert (values.max(axis=0) < high + slack).all()
+        assert (values.min(axis=0) < low + 0.1 * (high - low)).all()
+        assert (values.max(axis=0) > high - 0.1 * (high - low)).all()
+    drawn = np.column_stack([angles, shears, zooms])
+    assert np.abs(np.corrcoef(drawn.T) - np.eye(4)).max() < 0.29  # apart from each other: 4 deviations of 1 / sqrt(200)
+
+
+def test_grey_values_are_shifted_alike_in_all_channels():
+    images = np.stack([np.full((4, 4, 3), value, "float32") for value in [100] * 100 + [5] * 100 + [250] * 100])
+    result = augmented(mammogram_augmentation(**{**NOTHING, "intensity": 20}), images)
+    assert (result == result[:, :1, :1, :1]).all()
+    shifts = result[:, 0, 0, 0]
+    assert 80 <= shifts[:100].min() < 84
+    assert 116 < shifts[:100].max() <= 120
+    assert shifts.min() == 0
+    assert shifts.max() == 255
+    assert 21 < shifts[100:200].max() <= 25
+
+
+def test_outside_of_a_mammogram_is_black():
+    images = augmented(mammogram_augmentation(**{**NOTHING, "zoom": (2, 2)}), np.full((1, 9, 9, 1), 100, "float32"))
+    expected = np.zeros((9, 9))
+    expected[2:7, 2:7] = 100
+    np.testing.assert_array_equal(images[0, ..., 0], expected)
+
+
+def test_mammogram_augmentation_in_a_network():
+    """Inert in inference; any number of images, known shapes, float32 also of bytes and under half precision."""
+    with precision("mixed_bfloat16"):
+        layer = mammogram_augmentation()
+        image = keras.Input((8, 9, 1), dtype="uint8")
+        model = keras.Model(image, layer(image))
+    assert model.output_shape == (None, 8, 9, 1)
+    assert model.output.dtype == "float32"
+    images = np.arange(144, dtype="uint8").reshape(2, 8, 9, 1)
+    np.testing.assert_array_equal(model.predict(images, verbose=0), images)
+    with precision("mixed_bfloat16"):  # which would round 200.5
+        still = augmented(mammogram_augmentation(**NOTHING), np.full((2, 8, 9, 1), 200.5, "float32"))
+    assert (still == 200.5).all()
+
+
+def test_mammogram_augmentation_is_a_function_of_its_seed_and_state():
+    first, again, other = (augmented(mammogram_augmentation(seed=seed), coordinates(2)) for seed in (3, 3, 4))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+    layer = mammogram_augmentation(seed=3)
+    (state,) = layer.variables
+    start = keras.ops.convert_to_numpy(state).copy()
+    np.testing.assert_array_equal(augmented(layer, coordinates(2)), first)
+    assert (augmented(layer, coordinates(2)) != first).any()  # it draws anew
+    state.assign(start)
+    np.testing.assert_array_equal(augmented(layer, coordinates(2)), first)
+
+
+def test_mammogram_augmentation_is_saved_with_a_model(tmp_path):
+    arguments = {"flips": False, "rotation": 10.0, "shear": 0.1, "zoom": (0.9, 1.0), "intensity": 5.0, "seed": 5}
+    image = keras.Input((HEIGHT, WIDTH, 3))
+    keras.Model(image, mammogram_augmentation(**arguments)(image)).save(tmp_path / "model.keras")
+    layer = keras.saving.load_model(tmp_path / "model.keras").layers[-1]
+    np.testing.assert_array_equal(augmented(layer), augmented(mammogram_augmentation(**arguments)))
+
+
+@pytest.mark.parametrize("zoom", [0.2, (1.2, 0.8), (0, 1)])
+def test_zoom_that_is_no_range(zoom):
+    with pytest.raises(ValueError, match=r"zoom: received .*, expected two factors above 0, the smaller first"):
+        mammogram_augmentation(zoom=zoom)
