@@ -404,7 +404,8 @@ def run(data, out, profile="paper", protocol="published", methods=(), backbone=N
     chosen = parse_settings(PROFILES, profile, overrides)
     if backbone is not None:
         chosen = replace(chosen, backbone=backbone)
-    backbones.record(chosen.backbone)
+    if not backbones.record(chosen.backbone).blocks:
+        raise ValueError(f"backbone: received {chosen.backbone!r}, expected a network of residual blocks")
     methods = tuple(methods) or tuple(METHODS)
     for name in methods:
         require("method", name, METHODS)

@@ -142,6 +142,7 @@ def test_impossible_overrides(override, message):
         ({"methods": ["drs", "drs-last"]}, "unknown method 'drs-last': did you mean 'drs-last-block'"),
         ({"protocol": "soundd"}, "unknown protocol 'soundd': did you mean 'sound'"),
         ({"backbone": "resnet10"}, "unknown backbone 'resnet10': did you mean 'resnet101'"),
+        ({"backbone": "vgg16"}, "backbone: received 'vgg16', expected a network of residual blocks"),
     ],
 )
 def test_unknown_names(arguments, message, busi, tmp_path):

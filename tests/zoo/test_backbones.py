@@ -15,7 +15,12 @@ from medzoo.zoo.backbones import Backbone, Source, backbone, groups, list_backbo
 SIZE = (64, 96)
 # Output channels and trainable parameters. ResNet18: torchvision's 11,689,512 less the 513,000 of its dense layer;
 # the others: what `summary()` of keras.applications prints without the top.
-PUBLISHED = {"resnet18": (512, 11_176_512), "resnet50": (2048, 23_534_592), "resnet101": (2048, 42_552_832)}
+PUBLISHED = {
+    "resnet18": (512, 11_176_512),
+    "resnet50": (2048, 23_534_592),
+    "resnet101": (2048, 42_552_832),
+    "vgg16": (512, 14_714_688),
+}
 
 
 def pixels(*shape):
@@ -55,12 +60,15 @@ class TestEveryBackbone:
         assert weighted <= set(order)
         assert set(order) == {layer.name for layer in model.layers} - {"image", "pixels"}
         depth = [model.get_layer(listed[-1]).output.shape[1] for listed in named.values()]
-        assert depth == [SIZE[0] // factor for factor in (4, 4, 8, 16, 32)]
+        strides = (2, 4, 8, 16, 32) if model.name == "vgg16" else (4, 4, 8, 16, 32)
+        assert depth == [SIZE[0] // stride for stride in strides]
 
     def test_blocks(self, model):
         found = record(model.name)
         additions = [layer.name for layer in model.layers if isinstance(layer, keras.layers.Add)]
         assert len(additions) == sum(found.blocks)
+        if not found.blocks:
+            return
         last = backbones.match_layers([layer.name for layer in model.layers], [found.last_block])
         before = model.get_layer(found.before_last_block)
         # The last block is what lies behind that layer, and the network ends with it.
@@ -77,15 +85,43 @@ class TestEveryBackbone:
         np.testing.assert_allclose(model.predict(whole.astype("uint8"), verbose=0), y, rtol=1e-5, atol=1e-5)
 
 
-def test_resnet50_is_keras_applications_with_its_preprocessing(imagenet):
+@pytest.mark.parametrize(("name", "application"), [("resnet50", "ResNet50"), ("vgg16", "VGG16")])
+def test_it_is_keras_applications_with_its_preprocessing(name, application, imagenet):
     """The preprocessing of keras.applications is in the network."""
-    reference = keras.applications.ResNet50(include_top=False, weights=None, input_shape=(*SIZE, 3))
-    reference.load_weights(imagenet / "resnet50_imagenet_notop.weights.h5")
+    reference = getattr(keras.applications, application)(include_top=False, weights=None, input_shape=(*SIZE, 3))
+    reference.load_weights(imagenet / f"{name}_imagenet_notop.weights.h5")
     image = pixels(2, *SIZE, 3)
-    expected = reference.predict(keras.applications.resnet50.preprocess_input(image.copy()), verbose=0)
+    preprocess = getattr(keras.applications, name).preprocess_input
+    expected = reference.predict(preprocess(image.copy()), verbose=0)
     assert np.abs(expected).max() > 1
-    received = backbone("resnet50", input_shape=(*SIZE, 3)).predict(image, verbose=0)
+    received = backbone(name, input_shape=(*SIZE, 3)).predict(image, verbose=0)
     np.testing.assert_allclose(received, expected, rtol=1e-4, atol=1e-4)
+
+
+class TestMean:
+    """Section 3.1.2 of Shen and others: one grey value is subtracted."""
+
+    @pytest.mark.parametrize("name", ["resnet18", "vgg16"])
+    def test_one_grey_value_in_place_of_imagenets(self, name):
+        plain = backbone(name, weights=None, input_shape=(32, 32, 1))
+        shifted = backbone(name, weights=None, input_shape=(32, 32, 1), mean=50)
+        grey = np.full((1, 32, 32, 1), 80.0, "float32")
+        first = [keras.ops.convert_to_numpy(model.get_layer("pixels")(grey))[0, 0, 0] for model in (plain, shifted)]
+        deviation = {"resnet18": [0.229 * 255, 0.224 * 255, 0.225 * 255], "vgg16": [1, 1, 1]}[name]
+        mean = {"resnet18": [0.485 * 255, 0.456 * 255, 0.406 * 255], "vgg16": [103.939, 116.779, 123.68]}[name]
+        np.testing.assert_allclose(first[0], (80 - np.array(mean)) / deviation, rtol=1e-5)
+        np.testing.assert_allclose(first[1], 30 / np.array(deviation), rtol=1e-5)
+
+    def test_the_weights_are_imagenets_all_the_same(self, imagenet):
+        plain, shifted = (backbone("resnet18", input_shape=(32, 32, 3), mean=mean) for mean in (None, 12.5))
+        for mine, theirs in zip(shifted.get_weights(), plain.get_weights(), strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+
+    @pytest.mark.parametrize("mean", [-1, 255.5, float("nan"), True, "50", (1, 2, 3)])
+    def test_anything_else_is_refused(self, mean):
+        with pytest.raises(ValueError, match="mean: received .*, expected one grey value from 0 to 255") as error:
+            backbone("resnet18", weights=None, mean=mean)
+        assert "\n" not in str(error.value)
 
 
 # A ResNet18 in NumPy, from torchvision's `models/resnet.py` and its names; channels first. On the weights below and on
