@@ -10,7 +10,8 @@ class Batches(keras.utils.PyDataset):
     """Gives `(x, y)` or, with weights, `(x, y, w)`.
 
     `x` is float32 of shape (batch, height, width, channels) with values in [0, 255], `y` int32 of shape (batch, 1), or
-    (batch, k) of 0 and 1 for k labels an image, `w` float32 of shape (batch,): the product of class and sample weight.
+    (batch, k) of 0 and 1 for k labels an image, `w` float32 of shape (batch,): the product of class and sample weight
+    and of the batch's balance.
 
     The order of an epoch is a function of `seed` and the attribute `epoch` alone. `on_epoch_end` adds one to `epoch`,
     but Keras also calls it when `fit` begins: where the order must be exactly that of an epoch, as in a resumed run,
@@ -27,6 +28,10 @@ class Batches(keras.utils.PyDataset):
         class_weight: mapping of class index to weight, see `class_weights`; not for multi-label images.
         sample_weight: n weights, one for each image of `images`.
         indices: which images to give, as positions in `images`; all when None.
+        balance: whether the classes present in a batch weigh alike in it ("The sample weights were adjusted within
+            each batch to keep the five classes balanced", Shen and others 2017, section 3.1.2): an image of a class
+            with n_c of the batch's n images, which are of k classes, weighs n / (k · n_c), on average 1. Not for
+            multi-label images.
 
     Raises:
         ValueError: if lengths, indices or weights do not fit.
@@ -50,6 +55,7 @@ class Batches(keras.utils.PyDataset):
         class_weight=None,
         sample_weight=None,
         indices=None,
+        balance=False,
     ):
         super().__init__()
         total = len(images)
@@ -65,6 +71,9 @@ class Batches(keras.utils.PyDataset):
         self.seed = int(seed)
         self.epoch = 0
         self.weights = _weights(self.labels, class_weight, sample_weight)
+        self.balance = balance
+        if balance and self.labels.ndim == 2:
+            raise ValueError(f"balance is given for {self.labels.shape[1]} labels an image, expected one class index")
 
     def __len__(self):
         return -(-len(self.indices) // self.batch_size)
@@ -76,7 +85,11 @@ class Batches(keras.utils.PyDataset):
         read = getattr(self.images, "read", None)
         pixels = read(chosen) if read else np.asarray(self.images[chosen])
         batch = pixels.astype("float32"), self.labels[chosen].reshape(len(chosen), -1)
-        return batch if self.weights is None else (*batch, self.weights[chosen])
+        weights = None if self.weights is None else self.weights[chosen]
+        if self.balance:
+            balance = _balance(self.labels[chosen])
+            weights = balance if weights is None else weights * balance
+        return batch if weights is None else (*batch, weights)
 
     def order(self):
         """Positions in `images` in the order of the current epoch (array of integers)."""
@@ -158,3 +171,9 @@ def _weights(labels, class_weight, sample_weight):
             raise ValueError(f"sample_weight has shape {sample_weight.shape}, expected {weights.shape}, one an image")
         weights *= sample_weight
     return weights
+
+
+def _balance(labels):
+    """Weights by which the classes of a batch weigh alike, on average 1."""
+    _, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    return (len(labels) / (len(counts) * counts[inverse])).astype("float32")

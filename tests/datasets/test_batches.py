@@ -128,6 +128,32 @@ def test_fit_sees_the_orders_of_seed_and_epoch():
         assert order[-3:] == [expected[index][0][:, 0, 0, 0].astype(int).tolist() for index in range(3)]
 
 
+def test_classes_of_a_batch_weigh_alike():
+    labels = np.array([0, 0, 0, 2, 1, 2, 1, 1, 4, 4])
+    weights = [
+        weights.tolist() for _, _, weights in (Batches(IMAGES, labels, batch_size=4, balance=True)[i] for i in range(3))
+    ]
+    # Worked by hand, n / (k * n_c): three of class 0 and one of 2; three of 1 and one of 2; two of 4.
+    assert weights == [pytest.approx([2 / 3, 2 / 3, 2 / 3, 2]), pytest.approx([2 / 3, 2, 2 / 3, 2 / 3]), [1, 1]]
+    order = [3, 0, 8, 1, 2]  # three classes: 1 of class 2, 3 of class 0, 1 of class 4
+    balanced = Batches(IMAGES, labels, batch_size=5, indices=order, balance=True)[0][2]
+    assert balanced.dtype == np.float32
+    assert balanced.tolist() == pytest.approx([5 / 3, 5 / 9, 5 / 3, 5 / 9, 5 / 9])
+
+
+def test_balance_multiplies_the_other_weights():
+    weights = Batches(
+        IMAGES, LABELS, batch_size=4, class_weight={0: 1.0, 1: 3.0}, sample_weight=np.arange(10), balance=True
+    )[0][2]
+    # Labels 0, 1, 0, 0 give 2/3, 2, 2/3, 2/3; sample weights are 0 to 3.
+    assert weights.tolist() == pytest.approx([0, 2 * 3 * 1, 2 / 3 * 2, 2 / 3 * 3])
+
+
+def test_balance_of_several_labels_an_image_is_refused():
+    with pytest.raises(ValueError, match="balance is given for 2 labels an image, expected one class index"):
+        Batches(IMAGES, np.stack([LABELS, 1 - LABELS], axis=1), balance=True)
+
+
 def test_keras_loss_is_weighted_as_by_hand():
     model = keras.Sequential(
         [
