@@ -11,6 +11,7 @@ from pathlib import Path
 
 from .._nearest import unknown
 from .images import image_files
+from .regions import Region
 from .table import image_table
 
 CLASSES = ("benign", "malignant", "normal")
@@ -27,7 +28,8 @@ def read_busi(path, classes=("benign", "malignant"), twins=True):
             so (`attrs["subjects"] == "none"`).
 
     Returns:
-        An image table; `regions` lists the mask files of each image where the folder holds any.
+        An image table; where the folder holds masks, `regions` lists those of each image, labelled with its class.
+        Images of the class "normal" have none: their mask files are empty.
 
     Raises:
         FileNotFoundError: if the folder, or a class folder, is missing or holds no images.
@@ -42,14 +44,17 @@ def read_busi(path, classes=("benign", "malignant"), twins=True):
     rows = []
     for label in classes:
         files = image_files(root / label)
-        masks = {}
+        regions = {}
         for file in files:
             if MASK.search(file.stem):
-                masks.setdefault(MASK.sub("", file.stem), []).append(file.relative_to(root).as_posix())
+                region = Region(label, mask=file.relative_to(root).as_posix())
+                regions.setdefault(MASK.sub("", file.stem), []).append(region)
         images = [file for file in files if not MASK.search(file.stem)]
         if not images:
             raise FileNotFoundError(f"{root / label}: no images, expected files such as '{label} (1).png'")
-        rows += [{"image": file, "label": label, "regions": masks.get(file.stem, [])} for file in images]
+        for file in images:
+            located = [] if label == "normal" else regions.get(file.stem)
+            rows.append({"image": file, "label": label, "regions": located})
     if not any(row["regions"] for row in rows):
         for row in rows:
             del row["regions"]

@@ -103,7 +103,5 @@ def region_mask(region, size, root="."):
     mask = np.zeros((height, width), "uint8")
     cv2.fillPoly(mask, [points], 1, shift=SHIFT)
     if not mask.any():
-        raise ValueError(
-            f"region {region.label!r}: outline outside its image, around {region.outline[0]}, expected in it"
-        )
+        raise ValueError(f"region {region.label!r}: outline around {region.outline[0]}, expected inside its image")
     return mask.astype(bool)

@@ -2,7 +2,8 @@
 
 Columns: `image` (POSIX path relative to `table.attrs["root"]`, absolute where the file lies outside), `subject`
 (whoever must not be on both sides of a split), `label`, and where a dataset has them `split`, `view` (such as `"CC"`),
-`laterality` (`"L"` or `"R"`), `regions`, `age` (years, NaN where unknown), `site` and `machine` (text).
+`laterality` (`"L"` or `"R"`), `regions` (list of `medzoo.datasets.Region`; `[]` is an image without lesions, None one
+whose lesions nobody located), `age` (years, NaN where unknown), `site` and `machine` (text).
 
 `table.attrs` holds `dataset` (its name), `root` (absolute path), `classes` (names in the order of the class index;
 the last is the positive one of two) and `subjects`: `"named"` by the dataset, `"twins"` for groups of images that
@@ -18,6 +19,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+
+from .regions import Region
 
 REQUIRED = ("image", "subject", "label")
 OPTIONAL = ("split", "view", "laterality", "regions", "age", "site", "machine")
@@ -106,6 +109,12 @@ def check_table(table):
         for image, age in zip(table["image"], table["age"], strict=True):
             if isinstance(age, bool) or not isinstance(age, (int, float, np.number)) or age < 0:
                 raise ValueError(f"{title}: age of image {image!r} is {age!r}, expected years, 0 or more, or NaN")
+    if "regions" in table:
+        for image, regions in zip(table["image"], table["regions"], strict=True):
+            if regions is not None and not (isinstance(regions, list) and all(isinstance(r, Region) for r in regions)):
+                raise ValueError(
+                    f"{title}: regions of image {image!r} is {regions!r}, expected a list of Region, or None"
+                )
     encoded = encode_labels(table)
     if is_multi_label(table):
         for image, label, present in zip(table["image"], table["label"], encoded, strict=True):

@@ -1,7 +1,8 @@
 import shutil
 
 import pytest
-from medzoo.datasets import image_paths, read_busi
+from medzoo.datasets import Region, image_paths, read_busi, region_mask
+from PIL import Image, ImageDraw
 
 
 def test_the_original_layout_with_masks(busi_folder):
@@ -12,11 +13,27 @@ def test_the_original_layout_with_masks(busi_folder):
     assert table.attrs["classes"] == ["benign", "malignant"]
     assert table.attrs["root"] == str(busi_folder)
     regions = dict(zip(table["image"], table["regions"], strict=True))
-    assert regions["benign/benign (1).png"] == ["benign/benign (1)_mask.png"]
+    assert regions["benign/benign (1).png"] == [Region("benign", mask="benign/benign (1)_mask.png")]
     assert regions["malignant/malignant (4).png"] == [
-        "malignant/malignant (4)_mask.png",
-        "malignant/malignant (4)_mask_1.png",
+        Region("malignant", mask="malignant/malignant (4)_mask.png"),
+        Region("malignant", mask="malignant/malignant (4)_mask_1.png"),
     ]
+
+
+def test_normal_images_have_no_lesions_and_a_lost_mask_is_no_answer(busi_folder, tmp_path):
+    shutil.copytree(busi_folder, tmp_path / "busi")
+    (tmp_path / "busi" / "benign" / "benign (1)_mask.png").unlink()
+    mask = Image.new("L", (100, 50))
+    ImageDraw.Draw(mask).rectangle((0, 0, 49, 24), fill=255)  # the top left quarter
+    mask.save(tmp_path / "busi" / "benign" / "benign (2)_mask.png")
+    table = read_busi(tmp_path / "busi", classes=("benign", "normal"), twins=False)
+    regions = dict(zip(table["image"], table["regions"], strict=True))
+    assert regions["normal/normal (1).png"] == []  # its mask file is empty
+    assert regions["benign/benign (1).png"] is None
+    (region,) = regions["benign/benign (2).png"]
+    found = region_mask(region, (4, 6), table.attrs["root"])
+    assert found.nonzero()[0].tolist() == [0, 0, 0, 1, 1, 1]
+    assert found.nonzero()[1].tolist() == [0, 1, 2, 0, 1, 2]
 
 
 def test_the_folder_above_gives_the_same_table(busi_folder):

@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from medzoo.datasets import check_table, encode_labels, image_paths, image_table
+from medzoo.datasets import Region, check_table, encode_labels, image_paths, image_table
 
 ROWS = [{"image": "b/2.png", "label": "b"}, {"image": "a/1.png", "label": "a"}]
 
@@ -109,6 +109,22 @@ def test_a_multi_label_table_gives_zeros_and_ones():
     assert encode_labels(table, ["Edema", "Nodule", "Mass"]).tolist() == [[0, 1, 0], [0, 0, 0], [1, 0, 1][::-1]]
     assert encode_labels(table[:1], ["Nodule"]).tolist() == [[1]]
     assert "multi_label" not in table_of().attrs
+
+
+def test_regions_are_kept_with_none_and_no_lesions_apart():
+    region = Region("benign mass", mask="m.png")
+    rows = [{"image": name, "label": "a", "regions": r} for name, r in (("x", []), ("y", None), ("z", [region]))]
+    table = table_of(rows)
+    assert table["regions"].tolist() == [[], None, [region]]
+    assert table[table["image"] != "z"]["regions"].tolist() == [[], None]
+    assert table_of(table.iloc[[1]])["regions"].tolist() == [None]
+
+
+@pytest.mark.parametrize("regions", [["m.png"], "m.png", (), float("nan"), Region("mass", mask="m.png")])
+def test_regions_that_are_none_are_refused(regions):
+    with pytest.raises(ValueError, match=r"regions of image 'x' is .*, expected a list of Region, or None") as caught:
+        table_of([{"image": "x", "label": "a", "regions": regions}])
+    assert "\n" not in str(caught.value)
 
 
 def test_age_site_and_machine_are_kept():
