@@ -45,7 +45,7 @@ def build(description, weights=None):
 
 
 @register_builder("classifier")
-def classifier(backbone, input_shape, classes, surgery=(), multi_label=False, weights="imagenet"):
+def classifier(backbone, input_shape, classes, surgery=(), multi_label=False, mean=None, weights="imagenet"):
     """A backbone, surgery on it, and a head: global average pooling and one dense layer.
 
     Args:
@@ -55,7 +55,7 @@ def classifier(backbone, input_shape, classes, surgery=(), multi_label=False, we
         surgery: operations on the backbone in order, each `{"name": "add_drs", ...arguments}`.
         multi_label: whether an image may have several of the classes or none. Each, one or more, then has a unit with
             a sigmoid of its own, also of two.
-        weights: as for `zoo.backbone`.
+        mean, weights: as for `zoo.backbone`.
 
     Returns:
         `keras.Model` from pixels in [0, 255] to probabilities: `(batch, 1)` for two classes that exclude each other,
@@ -75,7 +75,7 @@ def classifier(backbone, input_shape, classes, surgery=(), multi_label=False, we
     for name, arguments in operations:
         if name == "morph_stem":  # the one surgery that changes the size of the input
             size = layers.size_before_morphing(size, **arguments)
-    model = build_backbone(backbone, weights, (*size, channels))
+    model = build_backbone(backbone, weights, (*size, channels), mean)
     for name, arguments in operations:
         model = getattr(layers, name)(model, **arguments)
     return attach_head(model, classes, multi_label)
