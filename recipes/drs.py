@@ -418,7 +418,7 @@ def run(data, out, profile="paper", protocol="published", methods=(), backbone=N
     out = open_run(out, shared)
     write_split(out / "split.csv", table.assign(sha256=parts.images.sha256))
     write_json(out / "excluded.json", excluded)
-    command = command_text("drs", profile, protocol, "BUSI", backbone, overrides)
+    command = command_text("drs", profile, protocol, datasets.source("busi").folder, backbone, overrides)
     context = Context(parts, chosen, protocol, excluded, command)
 
     for name in methods:
@@ -457,13 +457,14 @@ def finish_method(context, name, folder, verbose):
 def card_fields(context, name, cell, metrics):
     """What the card of a method's model says; `zoo.publish` adds name and version."""
     method, chosen, table = METHODS[name], context.settings, context.parts.table
+    source = datasets.source("busi")
     rate, beta_1, _ = grid(chosen, method)[cell]
     weights = backbones.imagenet_file(chosen.backbone)
     return {
         "name": f"{name}-{chosen.backbone}-busi",
         "version": 1,
         "summary": f"{method.title} on {chosen.backbone}: breast masses in ultrasound, benign against malignant",
-        "modality": "ultrasound",
+        "modality": source.modality,
         "task": "classification",
         "recipe": {
             "name": "drs",
@@ -480,18 +481,16 @@ def card_fields(context, name, cell, metrics):
         },
         "classes": table.attrs["classes"],
         "data": {
-            "dataset": "BUSI (Al-Dhabyani and others, Data in Brief 28:104863, 2020)",
-            "licence": "CC0 / CC BY 4.0",
-            "url": "https://doi.org/10.1016/j.dib.2019.104863",
+            "dataset": source.title,
+            "licence": source.licence,
+            "url": source.url,
             **card_data(table),
             "excluded": f"{len(context.excluded)} images of twin groups with contradictory labels",
         },
         "metrics": card_metrics(metrics, "test", context.protocol, f"{context.command} --method {name}"),
         "licence": f"Apache-2.0; backbone weights {backbones.record(chosen.backbone).imagenet.licence}",
         "limitations": [
-            "Trained on images of one hospital and two scanners of one maker; not tested on others.",
-            "BUSI has no patient identifiers: images of one woman that show different lesions may be on both sides of "
-            "the split.",
+            *source.limitations,
             f"One setting (learning rate {rate:g}, beta_1 {beta_1:g}) of profile and seed as in the command; another "
             "seed gives another number within and beyond the interval.",
             "Accuracy, sensitivity and specificity are those of the point nearest the corner of the test ROC curve, as "

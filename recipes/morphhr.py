@@ -77,39 +77,23 @@ PROTOCOLS = ("published", "sound")
 
 @dataclass(frozen=True)
 class Data:
-    """A dataset as this recipe takes it.
+    """A dataset as this recipe takes it; what holds beyond it is in `datasets.source`.
 
     Attributes:
-        title: its name and source, for cards.
-        licence, url: of its images.
-        modality: for cards.
-        folder: what stands for its folder in a command.
         height: of a network's input, as a multiple of its width: 9 / 7 for the mammograms of tables I and II.
         published: the table whose numbers stand beside ours, "CBIS-DDSM" or "ChestX-ray14"; None for neither.
         options: of its reader, by protocol.
         excluded: what they leave out, by protocol.
-        limitations: what a card says of it.
     """
 
-    title: str = "the user's own images"
-    licence: str = "the user's"
-    url: str | None = None
-    modality: str = "unknown"
-    folder: str = "DATA"
     height: float = 1.0
     published: str | None = None
     options: dict = field(default_factory=lambda: {"published": {}, "sound": {}})
     excluded: dict = field(default_factory=lambda: dict.fromkeys(PROTOCOLS, "nothing"))
-    limitations: tuple[str, ...] = ()
 
 
 DATASETS = {
     "cbis_ddsm": Data(
-        title="CBIS-DDSM (Lee and others, Scientific Data 4:170177, 2017)",
-        licence="CC BY 3.0",
-        url="https://doi.org/10.7937/K9/TCIA.2016.7O02S9CY",
-        modality="mammography",
-        folder="CBIS-DDSM",
         height=9 / 7,
         published="CBIS-DDSM",
         options={"published": {"overlap": "official"}, "sound": {"overlap": "drop"}},
@@ -117,31 +101,9 @@ DATASETS = {
             "published": "nothing",
             "sound": "training images of women who are in the official test part too",
         },
-        limitations=("Trained on scanned film of the 1990s from four American hospitals; digital mammograms differ.",),
     ),
-    "chestxray14": Data(
-        title="ChestX-ray14 (Wang and others, CVPR 2017)",
-        licence="free for research, NIH Clinical Center to be acknowledged",
-        url="https://nihcc.app.box.com/v/ChestXray-NIHCC",
-        modality="chest radiography",
-        folder="CHESTXRAY14",
-        published="ChestX-ray14",
-        limitations=("Labels were mined from reports by a program; many are wrong.",),
-    ),
-    "rsna": Data(
-        title="RSNA screening mammography breast cancer detection (Carr and others, Kaggle 2022)",
-        licence="competition terms, non-commercial research",
-        url="https://www.kaggle.com/competitions/rsna-breast-cancer-detection",
-        modality="mammography",
-        folder="RSNA",
-        published="CBIS-DDSM",
-        limitations=(
-            "Labels are of the breast: of a woman with cancer every view of that breast counts, also one that shows "
-            "nothing.",
-            "Sites, machines and ages differ in how often they have cancer; part of any AUC on these data needs no "
-            "image.",
-        ),
-    ),
+    "chestxray14": Data(published="ChestX-ray14"),
+    "rsna": Data(published="CBIS-DDSM"),
     "csv": Data(),
     "folder": Data(),
 }
@@ -586,7 +548,7 @@ def run(
             f"{data}: received the classes {', '.join(table.attrs['classes'])}, expected two, or several labels"
         )
     table = split_table(table, chosen)
-    command = command_text("morphhr", profile, protocol, DATASETS[dataset].folder, backbone, overrides, dataset)
+    command = command_text("morphhr", profile, protocol, datasets.source(dataset).folder, backbone, overrides, dataset)
     context = Context(table, chosen, dataset, protocol, command)
     for name in methods:
         builders.build(context.build(name))  # refuses what cannot be morphed before anything trains
@@ -659,7 +621,7 @@ def read_predictions(file):
 
 def card_fields(context, name, repeat, build, folder):
     """What the card of one trained network says; `zoo.publish` adds name and version."""
-    chosen, table, data = context.settings, context.table, DATASETS[context.dataset]
+    chosen, table, source = context.settings, context.table, datasets.source(context.dataset)
     classes = table.attrs["classes"]
     several = datasets.is_multi_label(table)
     task = f"{len(classes)} findings" if several else f"{classes[1]} against {classes[0]}"
@@ -674,8 +636,8 @@ def card_fields(context, name, repeat, build, folder):
     return {
         "name": f"morphhr-{chosen.backbone}-{context.dataset.replace('_', '-')}",
         "version": 1,
-        "summary": f"{title(name, chosen)} on {data.folder}: {task}",
-        "modality": data.modality,
+        "summary": f"{title(name, chosen)} on {source.folder}: {task}",
+        "modality": source.modality,
         "task": "multi-label classification" if several else "classification",
         "recipe": {
             "name": "morphhr",
@@ -691,24 +653,24 @@ def card_fields(context, name, repeat, build, folder):
         },
         "classes": table.attrs["classes"],
         "data": {
-            "dataset": data.title,
-            "licence": data.licence,
-            "url": data.url,
+            "dataset": source.title,
+            "licence": source.licence,
+            "url": source.url,
             **card_data(table),
-            "excluded": data.excluded[context.protocol],
+            "excluded": DATASETS[context.dataset].excluded[context.protocol],
         },
         "metrics": [
             metric
             for part, values in metrics.items()
             for metric in card_metrics(values, part, context.protocol, command)
         ],
-        "licence": f"as the training data: {data.licence}; backbone weights "
+        "licence": f"as the training data: {source.licence}; backbone weights "
         f"{backbones.record(chosen.backbone).imagenet.licence}",
         "limitations": [
             f"Training {repeat + 1} of {chosen.repeats} with other random numbers; another gives another number within "
             "and beyond the interval.",
             "The epoch was chosen on the validation part, whose metrics it flatters.",
-            *data.limitations,
+            *source.limitations,
             *table_limitation(table),
             f"Began with the ImageNet weights in {weights.name}, sha256 {file_sha256(weights)}.",
             *leak_limitation(table),
@@ -966,7 +928,7 @@ def figures(context, found, out):
     part = "validation" if context.protocol == "published" else "test"
     labels, values, subjects = scores.of(part, output)
     points = {"this network": [share.value for share in operating_point(scores, output, context.protocol)]}
-    if DATASETS[context.dataset].modality == "mammography":
+    if datasets.source(context.dataset).modality == "mammography":
         points |= RADIOLOGISTS
     figure = analysis.roc_figure({f"{text}, {part} part": (labels, values.mean(axis=0), subjects)}, points=points)
     write_figure(out / "figure-4-sensitivity-specificity.png", figure)

@@ -1,0 +1,121 @@
+"""What a card says of the datasets that `datasets.read` knows: facts that hold for every model trained on one."""
+
+from dataclasses import dataclass
+
+from .._nearest import require
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where images come from.
+
+    Attributes:
+        title: the dataset's name and the paper that describes it.
+        licence: of its images.
+        url: where it is to be had, or the DOI of the paper that says so.
+        modality: how the images were taken.
+        folder: what stands for its folder in a command that is shown.
+        limitations: sentences on what a model trained on it may not be asked.
+    """
+
+    title: str
+    licence: str
+    url: str | None
+    modality: str
+    folder: str
+    limitations: tuple[str, ...] = ()
+
+
+# Whoever brings a folder or a table of images says himself where they come from.
+OWN = Source("the user's own images", "the user's", None, "unknown", "DATA")
+
+SOURCES = {
+    "busi": Source(
+        title="BUSI (Al-Dhabyani and others, Data in Brief 28:104863, 2020)",
+        licence="CC0 / CC BY 4.0",
+        url="https://doi.org/10.1016/j.dib.2019.104863",
+        modality="ultrasound",
+        folder="BUSI",
+        limitations=(
+            "Trained on images of one hospital and two scanners of one maker; not tested on others.",
+            "BUSI has no patient identifiers: images of one woman that show different lesions may be on both sides of "
+            "the split.",
+        ),
+    ),
+    "cbis_ddsm": Source(
+        title="CBIS-DDSM (Lee and others, Scientific Data 4:170177, 2017)",
+        licence="CC BY 3.0",
+        url="https://doi.org/10.7937/K9/TCIA.2016.7O02S9CY",
+        modality="mammography",
+        folder="CBIS-DDSM",
+        limitations=("Trained on scanned film of the 1990s from four American hospitals; digital mammograms differ.",),
+    ),
+    "chestxray14": Source(
+        title="ChestX-ray14 (Wang and others, CVPR 2017)",
+        licence="free for research, NIH Clinical Center to be acknowledged",
+        url="https://nihcc.app.box.com/v/ChestXray-NIHCC",
+        modality="chest radiography",
+        folder="CHESTXRAY14",
+        limitations=("Labels were mined from reports by a program; many are wrong.",),
+    ),
+    "csv": OWN,
+    "folder": OWN,
+    "inbreast": Source(
+        title="INbreast (Moreira and others, Academic Radiology 19:236, 2012)",
+        licence="free for research, on request from its authors",
+        url="https://doi.org/10.1016/j.acra.2011.09.014",
+        modality="mammography",
+        folder="INBREAST",
+        limitations=(
+            "Labels are BI-RADS assessments of radiologists, not pathology.",
+            "Trained on digital mammograms of one hospital and one machine; film and other machines differ.",
+        ),
+    ),
+    "mini_mias": Source(
+        title="mini-MIAS (Suckling and others, Excerpta Medica International Congress Series 1069:375, 1994)",
+        licence="research only, MIAS licence agreement",
+        url="http://peipa.essex.ac.uk/info/mias.html",
+        modality="mammography",
+        folder="MINI-MIAS",
+        limitations=(
+            "Trained on scanned film of the early 1990s, at a fifth of a millimetre a pixel: microcalcifications are "
+            "hardly to be seen.",
+        ),
+    ),
+    "rsna": Source(
+        title="RSNA screening mammography breast cancer detection (Carr and others, Kaggle 2022)",
+        licence="competition terms, non-commercial research",
+        url="https://www.kaggle.com/competitions/rsna-breast-cancer-detection",
+        modality="mammography",
+        folder="RSNA",
+        limitations=(
+            "Labels are of the breast: of a woman with cancer every view of that breast counts, also one that shows "
+            "nothing.",
+            "Sites, machines and ages differ in how often they have cancer; part of any AUC on these data needs no "
+            "image.",
+        ),
+    ),
+}
+
+
+def source(name):
+    """What a card says of a dataset.
+
+    Args:
+        name: one of `list_datasets()`.
+
+    Returns:
+        `Source`.
+
+    Raises:
+        ValueError: if no dataset has this name; the message gives the nearest one that exists.
+
+    Example:
+
+    ```python
+    >>> datasets.source("cbis_ddsm").licence
+    'CC BY 3.0'
+    ```
+    """
+    require("dataset", name, SOURCES)
+    return SOURCES[name]
