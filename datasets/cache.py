@@ -4,21 +4,34 @@ import contextlib
 import hashlib
 import io
 import json
+import math
 import os
 import re
 import sys
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import h5py
 import numpy as np
 from filelock import FileLock
 
 from .. import _cache
-from .images import DECODER_VERSION, convert_channels, decode_image, read_bytes, resize_image
+from .._files import read_json, write_json
+from .._nearest import require
+from .images import DECODER_VERSION, FITS, decode_image, fit_window, frame_image, read_bytes
 from .table import check_table, image_paths
 
 CHUNK = 32  # images decoded and written together
+BLOCK = 2**24  # bytes moved at a time
+LISTED = 20  # files that a warning names
+
+
+class _Form(NamedTuple):
+    size: tuple
+    channels: int
+    fit: str
 
 
 class CachedImages:
@@ -31,6 +44,8 @@ class CachedImages:
         file: path of the HDF5 file.
         shape: (images, height, width, channels).
         sha256: list of str, the SHA-256 of each image's source file.
+        windows: int array (n, 4), where each image lies in its frame: top, left, height and width in pixels. The rest
+            of the frame is black.
     """
 
     def __init__(self, file):
@@ -40,6 +55,9 @@ class CachedImages:
             self.shape = pixels.shape
             self.sha256 = [value.decode() for value in store["sha256"][:]]
             self._stamps = store["stamps"][:]
+            # Files of before there were windows hold images that fill their frames.
+            everywhere = np.tile([0, 0, *self.shape[1:3]], (len(self), 1))
+            self.windows = store["windows"][:].astype(int) if "windows" in store else everywhere
             offset = pixels.id.get_offset()
         self._pixels = np.memmap(self.file, "uint8", "r", offset, self.shape).view(np.ndarray)
 
@@ -64,7 +82,7 @@ class CachedImages:
         return self._pixels[indices.astype("int64")]
 
 
-def cached_images(table, size, channels=3, folder=None):
+def cached_images(table, size, channels=3, folder=None, fit="stretch"):
     """Decodes and resizes a table's images once, and finds them in the cache from then on.
 
     Another process that asks for the same images meanwhile waits for the first. A file that changed on disk since
@@ -75,12 +93,15 @@ def cached_images(table, size, channels=3, folder=None):
         size: (height, width) in pixels.
         channels: 1 (colour becomes luma) or 3 (grey is repeated).
         folder: the cache; by default the folder named by `MEDZOO_CACHE`, else the user's cache folder.
+        fit: `"stretch"` ignores the aspect ratio; `"pad"` keeps it, and black fills the frame on the right and below,
+            see `CachedImages.windows`.
 
     Returns:
         CachedImages, in the order of the table.
 
     Raises:
-        FileNotFoundError, ValueError: if an image is missing or cannot be decoded; see `read_image`.
+        FileNotFoundError, ValueError: if an image is missing or cannot be decoded, see `read_image`; `readable` goes on
+            past such files.
         OSError: if the cache cannot be written; nothing half-written stays.
 
     Example:
@@ -90,27 +111,113 @@ def cached_images(table, size, channels=3, folder=None):
     images.read([0, 1]).shape  # (2, 224, 224, 1)
     ```
     """
-    check_table(table)
-    height, width = size
-    if channels not in (1, 3):
-        raise ValueError(f"channels is {channels!r}, expected 1 or 3")
-    if not (isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0):
-        raise ValueError(f"size is {size!r}, expected (height, width) in pixels")
-    key = json.dumps([table.attrs["root"], list(table["image"]), height, width, channels, DECODER_VERSION])
-    name = re.sub(r"[^\w.-]", "_", table.attrs["dataset"])
-    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
-    file = cache_folder(folder) / "images" / f"{name}-{height}x{width}x{channels}-{digest}.h5"
+    form = _form(size, channels, fit)
+    file = _cache_file(table, form, folder)
     paths = image_paths(table)
-    with _writing(file):
-        file.parent.mkdir(parents=True, exist_ok=True)
     found = _open(file)
     if found is None or not _is_current(found, paths):
         with FileLock(f"{file}.lock"):
             found = _open(file)  # another process may have made it while this one waited
             if found is None or not _is_current(found, paths):
-                _build(file, paths, (height, width, channels), found)
+                _build(file, paths, form, found)
                 found = CachedImages(file)
     return found
+
+
+def readable(table, size, channels=3, folder=None, fit="stretch"):
+    """The part of a table whose images can be decoded, with these in the cache: one bad file ends no run of thousands.
+
+    Bad files are remembered, and tried again only when they change.
+
+    Args:
+        table, size, channels, folder, fit: as for `cached_images`, which finds the returned table's images ready.
+
+    Returns:
+        The table without the images that are missing or cannot be decoded, numbered anew; with a warning that counts
+        them and gives the reason for each of the first twenty.
+
+    Raises:
+        ValueError: if no image can be decoded.
+        OSError: if the cache cannot be written.
+
+    Example:
+
+    ```python
+    table = readable(table, (1152, 896), channels=1, fit="pad")
+    images = cached_images(table, (1152, 896), channels=1, fit="pad")  # at once
+    ```
+    """
+    form = _form(size, channels, fit)
+    file = _cache_file(table, form, folder)
+    notes = file.with_suffix(".unreadable.json")
+    with FileLock(f"{file}.lock"):
+        failures, made = _noted(notes, table)
+        kept = _without(table, failures)
+        target = _cache_file(kept, form, folder)
+        found = _open(target)
+        if found is None or not _is_current(found, image_paths(kept)):
+            unnamed = file.with_suffix(".readable.h5")  # the name follows from the images that it will hold
+            stamps = [_stamp(path) for path in image_paths(kept)]
+            bad = _build(unnamed, image_paths(kept), form, found or _open(file.with_name(made)), go_on=True)
+            failures |= {kept["image"].iloc[row]: [*stamps[row], reason] for row, reason in bad.items()}
+            kept = _without(table, failures)
+            target = _cache_file(kept, form, folder)
+            with _writing(target):
+                os.replace(unnamed, target)
+                write_json(notes, {"images": failures, "file": target.name})
+    if failures:
+        reasons = [failures[image][-1] for image in table["image"] if image in failures]
+        more = [f"and {len(reasons) - LISTED} more"] if len(reasons) > LISTED else []
+        what = f"{len(reasons)} of {len(table)} images of {table.attrs['dataset']!r} cannot be read and are left out:"
+        warnings.warn("\n  ".join([what, *reasons[:LISTED], *more]), stacklevel=2)
+    return kept
+
+
+def _form(size, channels, fit):
+    """What the decoded images shall be, checked."""
+    height, width = size
+    if channels not in (1, 3):
+        raise ValueError(f"channels is {channels!r}, expected 1 or 3")
+    if not (isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0):
+        raise ValueError(f"size is {size!r}, expected (height, width) in pixels")
+    require("fit", fit, FITS)
+    return _Form((height, width), channels, fit)
+
+
+def _cache_file(table, form, folder):
+    """Where the images of a table lie, in a folder that is made if need be."""
+    check_table(table)
+    (height, width), channels, fit = form
+    key = [table.attrs["root"], list(table["image"]), height, width, channels, DECODER_VERSION]
+    if fit != "stretch":  # whose files keep the name that they had when there was nothing else
+        key.append(fit)
+    digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
+    name = re.sub(r"[^\w.-]", "_", table.attrs["dataset"])
+    file = cache_folder(folder) / "images" / f"{name}-{height}x{width}x{channels}-{digest}.h5"
+    with _writing(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    return file
+
+
+def _noted(notes, table):
+    """The images that could not be decoded and have not changed since, and the name of the file with the others."""
+    try:
+        noted = read_json(notes)
+        failures, made = noted["images"], noted["file"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}, notes.name
+    stamps = dict(zip(table["image"], map(_stamp, image_paths(table)), strict=True))
+    return {image: entry for image, entry in failures.items() if list(stamps[image]) == entry[:2]}, made
+
+
+def _without(table, failures):
+    kept = table[~table["image"].isin(list(failures))].reset_index(drop=True)
+    if kept.empty:
+        first = next(iter(failures.values()))[-1]
+        raise ValueError(
+            f"none of the {len(table)} images of {table.attrs['dataset']!r} can be read, the first: {first}"
+        )
+    return kept
 
 
 def cache_folder(folder=None):
@@ -140,45 +247,82 @@ def _stamp(path):
     return status.st_size, status.st_mtime_ns
 
 
-def _build(file, paths, shape, previous):
-    """Writes the cache file; pixels of sources whose content is as before are taken from the previous one."""
-    height, width, channels = shape
+def _build(file, paths, form, previous, go_on=False):
+    """Writes the cache file; pixels of sources whose content is as before are taken from the previous one.
+
+    Returns:
+        Where `go_on`, a mapping of the positions of sources that could not be decoded to the reason: the file is
+        without them, and there is none if they are all. Otherwise the first of them raises.
+    """
+    (height, width), channels, fit = form
+    shape = height, width, channels
+    known = {} if previous is None else {sha256: row for row, sha256 in enumerate(previous.sha256)}
 
     def load(index):
         stamp = _stamp(paths[index])
-        data = read_bytes(paths[index])
-        sha256 = hashlib.sha256(data).hexdigest()
-        if previous is not None and previous.sha256[index] == sha256:
-            return previous.read([index])[0], sha256, stamp
-        image = resize_image(convert_channels(decode_image(data, paths[index]), channels), (height, width))
-        return np.rint(image).clip(0, 255).astype("uint8"), sha256, stamp
+        try:
+            data = read_bytes(paths[index])
+            sha256 = hashlib.sha256(data).hexdigest()
+            if sha256 in known:
+                row = known[sha256]
+                return previous.read([row])[0], sha256, stamp, previous.windows[row]
+            image = decode_image(data, paths[index])
+        except (OSError, ValueError) as error:
+            if not go_on:
+                raise
+            return str(error)
+        window = fit_window(image.shape[:2], (height, width), fit)
+        return frame_image(image, (height, width), channels, fit).astype("uint8"), sha256, stamp, window
 
     partial = file.with_suffix(".partial")  # one writer at a time, so that the next one replaces what a kill left
     header, offsets = _empty_store((len(paths), *shape))
-    hashes, stamps = [], []
+    hashes, stamps, windows, failures = [], [], [], {}
     try:
         with contextlib.ExitStack() as stack:
             with _writing(file):
-                output = stack.enter_context(partial.open("wb", buffering=0))
+                output = stack.enter_context(partial.open("w+b", buffering=0))
                 _write_at(output, 0, header)
             pool = stack.enter_context(ThreadPoolExecutor())
             for start in range(0, len(paths), CHUNK):
-                chunk = list(pool.map(load, range(start, min(start + CHUNK, len(paths)))))
+                loaded = dict(enumerate(pool.map(load, range(start, min(start + CHUNK, len(paths)))), start))
+                failures |= {index: each for index, each in loaded.items() if isinstance(each, str)}
+                chunk = [each for index, each in loaded.items() if index not in failures]
                 with _writing(file):
-                    position = offsets["images"] + start * height * width * channels
-                    _write_at(output, position, np.stack([image for image, _, _ in chunk]).tobytes())
-                hashes += [sha256 for _, sha256, _ in chunk]
-                stamps += [stamp for _, _, stamp in chunk]
-                _show_progress(len(hashes), len(paths))
+                    position = offsets["images"] + len(hashes) * height * width * channels
+                    _write_at(output, position, b"".join(image.tobytes() for image, *_ in chunk))
+                hashes += [sha256 for _, sha256, _, _ in chunk]
+                stamps += [stamp for _, _, stamp, _ in chunk]
+                windows += [window for *_, window in chunk]
+                _show_progress(start + len(loaded), len(paths))
+            if not hashes:
+                partial.unlink()
+                return failures
             with _writing(file):
+                if failures:
+                    offsets = _close_up(output, offsets["images"], (len(hashes), *shape))
                 _write_at(output, offsets["sha256"], "".join(hashes).encode())
                 _write_at(output, offsets["stamps"], np.array(stamps, "<i8").tobytes())
+                _write_at(output, offsets["windows"], np.array(windows, "<i4").tobytes())
                 os.fsync(output.fileno())
         with _writing(file):
             os.replace(partial, file)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+    return failures
+
+
+def _close_up(output, position, shape):
+    """Gives a file that holds fewer images than it was made for the head for those, and moves them up to it."""
+    header, offsets = _empty_store(shape)
+    ahead = position - offsets["images"]
+    end = offsets["images"] + math.prod(shape)
+    for start in range(offsets["images"], end, BLOCK):
+        output.seek(start + ahead)
+        _write_at(output, start, output.read(min(BLOCK, end - start)))
+    _write_at(output, 0, header)
+    output.truncate(end)
+    return offsets
 
 
 def _empty_store(shape):
@@ -186,7 +330,12 @@ def _empty_store(shape):
 
     Not HDF5 but plain writes fill them: where a disk is full, HDF5 cannot close its file and crashes the interpreter.
     """
-    layout = {"sha256": (shape[:1], "S64"), "stamps": ((shape[0], 2), "<i8"), "images": (shape, "uint8")}
+    layout = {
+        "sha256": (shape[:1], "S64"),
+        "stamps": ((shape[0], 2), "<i8"),
+        "windows": ((shape[0], 4), "<i4"),
+        "images": (shape, "uint8"),
+    }
     head = io.BytesIO()
     with h5py.File(head, "w") as store:
         settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)

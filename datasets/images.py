@@ -9,11 +9,18 @@ import pydicom
 from PIL import Image, UnidentifiedImageError
 from pydicom.pixels import apply_color_lut, apply_rescale, apply_voi_lut, pixel_array
 
+from .._nearest import require
+
 DICOM_SUFFIXES = (".dcm", ".dicom")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".pgm", ".ppm", ".pnm", ".tif", ".tiff", *DICOM_SUFFIXES)
 KINDS = "PNG, JPEG, PGM, PPM, TIFF or DICOM"
 DECODER_VERSION = 1  # raised whenever the same file gives other pixels, so that no cache holds on to the old ones
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, what Pillow and JPEG take for grey
+# How an image comes to a size, and what a checkpoint's card says of it in `input.resize`.
+FITS = {
+    "stretch": "bilinear with antialiasing, the aspect ratio ignored",
+    "pad": "bilinear with antialiasing, padded right and below with black, the aspect ratio kept",
+}
 
 
 def read_image(path):
@@ -96,6 +103,55 @@ def convert_channels(image, channels):
     if channels == 1:
         return (image @ np.array(LUMA, "float32"))[..., None]
     return np.repeat(image, 3, axis=-1)
+
+
+def fit_window(image_size, size, fit):
+    """Where an image lies in its frame.
+
+    Args:
+        image_size: (height, width) of the image.
+        size: (height, width) of the frame.
+        fit: `"stretch"`, the image fills its frame; `"pad"`, it keeps its aspect ratio (rounded to whole pixels) and
+            its top left corner is the frame's.
+
+    Returns:
+        (top, left, height, width) in pixels of the frame.
+
+    Example:
+
+    ```python
+    >>> fit_window((4560, 2864), (1152, 896), "pad")
+    (0, 0, 1152, 724)
+    ```
+    """
+    require("fit", fit, FITS)
+    if fit == "stretch":
+        return 0, 0, *size
+    scale = min(side / length for side, length in zip(size, image_size, strict=True))
+    return 0, 0, *(min(side, max(1, round(length * scale))) for side, length in zip(size, image_size, strict=True))
+
+
+def frame_image(image, size, channels, fit="stretch"):
+    """Brings a decoded image to what networks read: one size, 1 or 3 channels, whole numbers.
+
+    Args:
+        image: array of shape (height, width, 1 or 3), values in [0, 255].
+        size: (height, width) of the frame.
+        channels: 1 or 3, see `convert_channels`.
+        fit: see `fit_window`; black (0) where the image is not.
+
+    Returns:
+        float32 array of shape (*size, channels): whole numbers in [0, 255].
+    """
+    top, left, height, width = fit_window(image.shape[:2], size, fit)
+    if channels < image.shape[-1]:
+        image = convert_channels(image, channels)
+    image = np.rint(convert_channels(resize_image(image, (height, width)), channels)).clip(0, 255)
+    if (height, width) == tuple(size):
+        return image
+    frame = np.zeros((*size, channels), "float32")
+    frame[top : top + height, left : left + width] = image
+    return frame
 
 
 def image_files(folder, recursive=False):

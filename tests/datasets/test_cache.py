@@ -1,5 +1,6 @@
 import errno
 import hashlib
+import json
 import os
 import pickle
 import signal
@@ -11,7 +12,7 @@ from multiprocessing import get_context
 import h5py
 import numpy as np
 import pytest
-from medzoo.datasets import cache, cached_images, read_folder
+from medzoo.datasets import cache, cached_images, image_table, read_folder, readable
 from PIL import Image
 
 BUILD = """
@@ -281,3 +282,158 @@ def test_indices_that_do_not_fit(folder, tmp_path, indices):
     images = cached_images(read_folder(folder), (8, 8), 1, tmp_path)
     with pytest.raises(ValueError, match="expected a list of integers"):
         images.read(indices)
+
+
+# Images that keep their aspect ratio -----------------------------------------------------------------------------
+
+
+def table_of(folder, sizes):
+    """Images of noise, `0.png` and so on, of these (height, width)."""
+    random = np.random.default_rng(0)
+    for number, size in enumerate(sizes):
+        Image.fromarray(random.integers(1, 256, size, "uint8")).save(folder / f"{number}.png")
+    rows = [{"image": f"{number}.png", "label": "a"} for number in range(len(sizes))]
+    return image_table(rows, "some", folder, ["a"], "none")
+
+
+def test_padding_keeps_the_aspect_ratio_and_the_top_left_corner(tmp_path):
+    # 20 x 12 into 10 x 9 by 1/2; 12 x 24 by 3/8, 4.5 rows are 4; 5 x 3 grows by 2; a line keeps one pixel.
+    table = table_of(tmp_path, [(20, 12), (12, 24), (5, 3), (400, 2)])
+    images = cached_images(table, (10, 9), 1, tmp_path / "cache", fit="pad")
+    assert images.shape == (4, 10, 9, 1)
+    assert images.windows.tolist() == [[0, 0, 10, 6], [0, 0, 4, 9], [0, 0, 10, 6], [0, 0, 10, 1]]
+    for number, (_, _, height, width) in enumerate(images.windows):
+        with Image.open(tmp_path / f"{number}.png") as image:
+            expected = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR)).astype(int)
+        framed = images.read([number])[0, ..., 0].astype(int)
+        assert abs(framed[:height, :width] - expected).max() <= 1
+        assert framed[:height, :width].min() > 0
+        assert framed.sum() == framed[:height, :width].sum()
+
+
+def test_both_fits_lie_beside_each_other_and_know_their_windows(tmp_path, decoded):
+    table = table_of(tmp_path, [(20, 12), (10, 9)])
+    stretched = cached_images(table, (10, 9), 3, tmp_path / "cache")
+    padded = cached_images(table, (10, 9), 3, tmp_path / "cache", fit="pad")
+    assert stretched.windows.tolist() == [[0, 0, 10, 9]] * 2
+    assert padded.file != stretched.file
+    assert len(decoded) == 4
+    again = pickle.loads(pickle.dumps(cached_images(table, (10, 9), 3, tmp_path / "cache", fit="pad")))
+    assert again.windows.tolist() == [[0, 0, 10, 6], [0, 0, 10, 9]]
+    assert len(decoded) == 4
+    # Images of the right aspect ratio are the same in both.
+    assert np.array_equal(padded.read([1]), stretched.read([1]))
+
+
+def test_caches_of_before_there_were_windows_are_still_found(folder, tmp_path, decoded):
+    table = read_folder(folder)
+    key = json.dumps([str(folder), list(table["image"]), 8, 9, 1, 1])
+    file = cached_images(table, (8, 9), 1, tmp_path).file
+    assert file.name == f"data-8x9x1-{hashlib.sha256(key.encode()).hexdigest()[:16]}.h5"
+    with h5py.File(file, "r+") as store:
+        del store["windows"]
+    assert cached_images(table, (8, 9), 1, tmp_path).windows.tolist() == [[0, 0, 8, 9]] * 40
+    assert len(decoded) == 40
+
+
+def test_an_unknown_fit_is_refused(folder, tmp_path):
+    with pytest.raises(ValueError, match="unknown fit 'padd': did you mean 'pad'"):
+        cached_images(read_folder(folder), (8, 8), 1, tmp_path, fit="padd")
+
+
+# Files that cannot be decoded ------------------------------------------------------------------------------------
+
+
+def with_warning(*arguments, **options):
+    with pytest.warns(UserWarning, match="cannot be read and are left out") as caught:
+        table = readable(*arguments, **options)
+    assert len(caught) == 1
+    return table, str(caught[0].message).split("\n  ")
+
+
+def spoil(folder):
+    (folder / "a" / "03.png").write_text("no image")
+    (folder / "a" / "17.png").unlink()
+    (folder / "b" / "19.png").write_bytes((folder / "b" / "19.png").read_bytes()[:-20])
+    return ["a/03.png", "a/17.png", "b/19.png"]
+
+
+@pytest.mark.parametrize("fit", ["stretch", "pad"])
+def test_a_run_goes_on_past_bad_files_and_lists_them_at_the_end(folder, tmp_path, decoded, fit):
+    whole = read_folder(folder)
+    bad = spoil(folder)
+    table, lines = with_warning(whole, (8, 9), 1, tmp_path, fit)
+    assert lines[0] == "3 of 40 images of 'data' cannot be read and are left out:"
+    assert [line.split(": ")[0] for line in lines[1:]] == [str(folder / name) for name in bad]
+    assert ["not an image" in lines[1], "no such image file" in lines[2], "truncated" in lines[3]] == [True] * 3
+    kept = [name for name in whole["image"] if name not in bad]
+    assert list(table["image"]) == kept
+    assert list(table.index) == list(range(37))
+    assert table.attrs == whole.attrs
+    decoded.clear()
+    images = cached_images(table, (8, 9), 1, tmp_path, fit=fit)
+    assert decoded == []
+    assert len(images) == 37
+    level = [10 * (name[0] == "b") + int(name[2:4]) for name in kept]
+    assert images.read(range(37))[:, 0, 0, 0].tolist() == level
+    assert images.windows.tolist() == [[0, 0, 8, 9 if fit == "stretch" else 7]] * 37
+    assert images.sha256 == [hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in kept]
+
+
+def test_bad_files_are_remembered_until_they_change(folder, tmp_path, decoded):
+    whole = read_folder(folder)
+    spoil(folder)
+    first, reasons = with_warning(whole, (8, 8), 1, tmp_path)
+    decoded.clear()
+    again, same = with_warning(whole, (8, 8), 1, tmp_path)
+    assert (decoded, same, list(again["image"])) == ([], reasons, list(first["image"]))
+    # One is repaired, another breaks: only these are decoded.
+    Image.new("L", (20, 24), 200).save(folder / "a" / "03.png")
+    (folder / "b" / "00.png").write_text("no image")
+    third, lines = with_warning(whole, (8, 8), 1, tmp_path)
+    assert sorted(decoded) == ["00.png", "03.png"]
+    assert [line.split(": ")[0][-8:] for line in lines[1:]] == ["a/17.png", "b/00.png", "b/19.png"]
+    images = cached_images(third, (8, 8), 1, tmp_path)
+    assert images.read([3, 4, 18, -1])[:, 0, 0, 0].tolist() == [200, 4, 19, 28]
+
+
+def test_pixels_are_moved_up_whatever_the_size_of_a_block(folder, tmp_path, monkeypatch):
+    whole = read_folder(folder)
+    spoil(folder)
+    monkeypatch.setattr(cache, "BLOCK", 100)
+    table, _ = with_warning(whole, (7, 9), 3, tmp_path)
+    expected = cached_images(table, (7, 9), 3, tmp_path / "other")
+    images = cached_images(table, (7, 9), 3, tmp_path)
+    assert np.array_equal(images.read(range(37)), expected.read(range(37)))
+    assert images.file.read_bytes() == expected.file.read_bytes()
+
+
+def test_where_all_is_well_nothing_is_said_and_all_is_ready(folder, tmp_path, decoded, recwarn):
+    whole = read_folder(folder)
+    assert readable(whole, (8, 8), 1, tmp_path).equals(whole)
+    cached_images(whole, (8, 8), 1, tmp_path)
+    assert len(decoded) == 40
+    assert not recwarn
+
+
+def test_at_most_twenty_are_listed(folder, tmp_path):
+    whole = read_folder(folder)
+    for name in whole["image"][:25]:
+        (folder / name).write_text("no image")
+    table, lines = with_warning(whole, (8, 8), 1, tmp_path)
+    assert len(table) == 15
+    assert lines[0].startswith("25 of 40")
+    assert len(lines) == 22
+    assert lines[-1] == "and 5 more"
+
+
+def test_a_table_without_a_readable_image_is_an_error_each_time(folder, tmp_path):
+    whole = read_folder(folder)
+    for name in whole["image"]:
+        (folder / name).write_text("no image")
+    for _ in range(2):
+        with pytest.raises(
+            ValueError, match=r"none of the 40 images of 'data' can be read, the first: .*a/00.png: not"
+        ):
+            readable(whole, (8, 8), 1, tmp_path)
+    assert files_in(tmp_path) == [".lock"]
