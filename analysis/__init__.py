@@ -7,12 +7,20 @@ __getattr__, __dir__, __all__ = attach(
     names={
         "activations": ["activation_layers", "activation_rate", "activation_rate_change"],
         "costs": ["multiply_accumulates"],
-        "crops": ["TEN_CROPS", "CroppedImages", "crop_images", "size_before_crop"],
+        "crops": [
+            "FOUR_FLIPS",
+            "TEN_CROPS",
+            "CroppedImages",
+            "FlippedImages",
+            "crop_images",
+            "flip_images",
+            "size_before_crop",
+        ],
         "heatmaps": ["class_activation_map", "overlay"],
         "demonstration": ["demonstrate"],
         "movement": ["feature_movement"],
         "phantoms": ["draw_phantom"],
-        "pictures": ["prediction_figure"],
+        "pictures": ["patch_figure", "prediction_figure"],
         "plots": [
             "activation_rate_change_figure",
             "activation_rate_figure",

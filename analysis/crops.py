@@ -1,4 +1,6 @@
-"""Crops of images for validation and test: the centre, or ten whose predictions are averaged."""
+"""Crops and mirrorings of images for validation and test, whose predictions are averaged."""
+
+from functools import partial
 
 from .._nearest import unknown
 
@@ -8,6 +10,9 @@ TEN_CROPS = tuple(
     for mirror in (False, True)
     for place in ("top left", "top right", "bottom left", "bottom right", "centre")
 )
+
+# As they are, and mirrored in three ways (Shen and others, section 3.1.4): arguments of `flip_images`.
+FOUR_FLIPS = tuple((vertical, horizontal) for vertical in (False, True) for horizontal in (False, True))
 
 
 def crop_images(images, size, place="centre", mirror=False):
@@ -66,7 +71,42 @@ def size_before_crop(size, crop):
     return tuple(round(side / crop) for side in size)
 
 
-class CroppedImages:
+def flip_images(images, vertical=False, horizontal=False):
+    """Mirrors every image.
+
+    Args:
+        images: array (..., height, width, channels) of any kind.
+        vertical: whether top and bottom change places.
+        horizontal: whether left and right do.
+
+    Returns:
+        view of the same shape.
+
+    Example:
+
+    ```python
+    scores = np.mean([model.predict(flip_images(images, *flips)) for flips in FOUR_FLIPS], axis=0)
+    ```
+    """
+    return images[..., :: -1 if vertical else 1, :: -1 if horizontal else 1, :]
+
+
+class _Views:
+    """Stored images of which `view` is read."""
+
+    def __init__(self, images, view):
+        self.images = images
+        self.view = view
+
+    def __len__(self):
+        return len(self.images)
+
+    def read(self, indices):
+        """The images at these positions: (len(indices), height, width, channels), of the kind that is stored."""
+        return self.view(self.images.read(indices))
+
+
+class CroppedImages(_Views):
     """One crop of stored images, to be used as the `images` of `datasets.Batches`.
 
     Args:
@@ -82,12 +122,24 @@ class CroppedImages:
     """
 
     def __init__(self, images, size, place="centre", mirror=False):
-        self.images = images
-        self.crop = (size, place, mirror)
+        super().__init__(images, partial(crop_images, size=size, place=place, mirror=mirror))
 
-    def __len__(self):
-        return len(self.images)
 
-    def read(self, indices):
-        """The crops of the images at these positions: (len(indices), *size, channels), as `images` has them."""
-        return crop_images(self.images.read(indices), *self.crop)
+class FlippedImages(_Views):
+    """Stored images mirrored, to be used as the `images` of `datasets.Batches`.
+
+    Args:
+        images: `datasets.CachedImages`, or what reads as they do.
+        vertical, horizontal: as for `flip_images`.
+
+    Example:
+
+    ```python
+    labels = datasets.encode_labels(table)
+    batches = [datasets.Batches(FlippedImages(images, *flips), labels) for flips in FOUR_FLIPS]
+    scores = np.mean([model.predict(flipped) for flipped in batches], axis=0)
+    ```
+    """
+
+    def __init__(self, images, vertical=False, horizontal=False):
+        super().__init__(images, partial(flip_images, vertical=vertical, horizontal=horizontal))

@@ -2,7 +2,15 @@
 
 import numpy as np
 import pytest
-from medzoo.analysis import TEN_CROPS, CroppedImages, crop_images, size_before_crop
+from medzoo.analysis import (
+    FOUR_FLIPS,
+    TEN_CROPS,
+    CroppedImages,
+    FlippedImages,
+    crop_images,
+    flip_images,
+    size_before_crop,
+)
 from medzoo.datasets import Batches
 
 # Pixels are 10 * row + column of six rows and nine columns.
@@ -39,22 +47,43 @@ def test_sizes_of_the_paper():
     assert size_before_crop((224, 224), 1.0) == (224, 224)
 
 
+class Stored:
+    """Two images, as `datasets.CachedImages` has them."""
+
+    def __len__(self):
+        return 2
+
+    def read(self, indices):
+        return np.stack([IMAGE, IMAGE + 100])[indices]
+
+
 def test_batches_of_crops():
-    stored = np.stack([IMAGE, IMAGE + 100])
-
-    class Stored:
-        def __len__(self):
-            return 2
-
-        def read(self, indices):
-            return stored[indices]
-
     images = CroppedImages(Stored(), (6, 3), "top right", mirror=True)
     batch, labels = Batches(images, [0, 1], indices=[1, 0])[0]
     np.testing.assert_array_equal(batch[:, 0, :, 0], [[108, 107, 106], [8, 7, 6]])
     np.testing.assert_array_equal(labels, [[1], [0]])
     (centre,), _ = Batches(CroppedImages(Stored(), (6, 3)), [0, 1], indices=[0])[0]
     np.testing.assert_array_equal(centre[0, :, 0], [3, 4, 5])
+
+
+def test_four_flips():
+    """The corner that comes first, and the pixel to its right, tell which way an image is turned."""
+    flipped = {flips: flip_images(IMAGE[None], *flips) for flips in FOUR_FLIPS}
+    assert {image.shape for image in flipped.values()} == {(1, 6, 9, 1)}
+    starts = {flips: image[0, 0, :2, 0].tolist() for flips, image in flipped.items()}
+    assert starts == {
+        (False, False): [0, 1],
+        (False, True): [8, 7],
+        (True, False): [50, 51],
+        (True, True): [58, 57],
+    }
+
+
+def test_batches_of_flipped_images():
+    images = FlippedImages(Stored(), vertical=True, horizontal=False)
+    assert len(images) == 2
+    batch, _ = Batches(images, [0, 1], indices=[1, 0])[0]
+    np.testing.assert_array_equal(batch[:, 0, :3, 0], [[150, 151, 152], [50, 51, 52]])
 
 
 def test_refusals():
