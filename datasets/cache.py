@@ -20,7 +20,9 @@ from filelock import FileLock
 from .. import _cache
 from .._files import read_json, write_json
 from .._nearest import require
-from .images import DECODER_VERSION, FITS, decode_image, fit_window, frame_image, read_bytes
+from .dicom import dicom_modality
+from .images import DECODER_VERSION, DICOM_SUFFIXES, DICOM_VERSION, decode_image, fit_window, frame_image, read_bytes
+from .policies import DICOM_POLICIES, FITS
 from .table import check_table, image_paths
 
 CHUNK = 32  # images decoded and written together
@@ -32,6 +34,7 @@ class _Form(NamedTuple):
     size: tuple
     channels: int
     fit: str
+    intensity: str
 
 
 class CachedImages:
@@ -82,7 +85,7 @@ class CachedImages:
         return self._pixels[indices.astype("int64")]
 
 
-def cached_images(table, size, channels=3, folder=None, fit="stretch"):
+def cached_images(table, size, channels=3, folder=None, fit="stretch", intensity="voi"):
     """Decodes and resizes a table's images once, and finds them in the cache from then on.
 
     Another process that asks for the same images meanwhile waits for the first. A file that changed on disk since
@@ -95,6 +98,7 @@ def cached_images(table, size, channels=3, folder=None, fit="stretch"):
         folder: the cache; by default the folder named by `MEDZOO_CACHE`, else the user's cache folder.
         fit: `"stretch"` ignores the aspect ratio; `"pad"` keeps it, and black fills the frame on the right and below,
             see `CachedImages.windows`.
+        intensity: how the values of grey DICOM files come to [0, 255], see `read_image`.
 
     Returns:
         CachedImages, in the order of the table.
@@ -111,7 +115,7 @@ def cached_images(table, size, channels=3, folder=None, fit="stretch"):
     images.read([0, 1]).shape  # (2, 224, 224, 1)
     ```
     """
-    form = _form(size, channels, fit)
+    form = _form(size, channels, fit, intensity)
     file = _cache_file(table, form, folder)
     paths = image_paths(table)
     found = _open(file)
@@ -124,17 +128,20 @@ def cached_images(table, size, channels=3, folder=None, fit="stretch"):
     return found
 
 
-def readable(table, size, channels=3, folder=None, fit="stretch"):
+def readable(table, size, channels=3, folder=None, fit="stretch", intensity="voi", modality=None):
     """The part of a table whose images can be decoded, with these in the cache: one bad file ends no run of thousands.
 
     Bad files are remembered, and tried again only when they change.
 
     Args:
-        table, size, channels, folder, fit: as for `cached_images`, which finds the returned table's images ready.
+        table, size, channels, folder, fit, intensity: as for `cached_images`, which finds the returned table's images
+            ready.
+        modality: what DICOM files must be, such as `"MG"` (mammography); those of another modality are left out, too.
+            Any when None.
 
     Returns:
-        The table without the images that are missing or cannot be decoded, numbered anew; with a warning that counts
-        them and gives the reason for each of the first twenty.
+        The table without the images that are missing, cannot be decoded or have another modality, numbered anew; with
+        a warning that counts them and gives the reason for each of the first twenty.
 
     Raises:
         ValueError: if no image can be decoded.
@@ -147,7 +154,9 @@ def readable(table, size, channels=3, folder=None, fit="stretch"):
     images = cached_images(table, (1152, 896), channels=1, fit="pad")  # at once
     ```
     """
-    form = _form(size, channels, fit)
+    form = _form(size, channels, fit, intensity)
+    others = {} if modality is None else _other_modalities(table, modality)
+    whole, table = table, _without(table, others)
     file = _cache_file(table, form, folder)
     notes = file.with_suffix(".unreadable.json")
     with FileLock(f"{file}.lock"):
@@ -165,15 +174,16 @@ def readable(table, size, channels=3, folder=None, fit="stretch"):
             with _writing(target):
                 os.replace(unnamed, target)
                 write_json(notes, {"images": failures, "file": target.name})
+    failures |= others
     if failures:
-        reasons = [failures[image][-1] for image in table["image"] if image in failures]
+        reasons = [failures[image][-1] for image in whole["image"] if image in failures]
         more = [f"and {len(reasons) - LISTED} more"] if len(reasons) > LISTED else []
-        what = f"{len(reasons)} of {len(table)} images of {table.attrs['dataset']!r} cannot be read and are left out:"
+        what = f"{len(reasons)} of {len(whole)} images of {table.attrs['dataset']!r} cannot be read and are left out:"
         warnings.warn("\n  ".join([what, *reasons[:LISTED], *more]), stacklevel=2)
     return kept
 
 
-def _form(size, channels, fit):
+def _form(size, channels, fit, intensity):
     """What the decoded images shall be, checked."""
     height, width = size
     if channels not in (1, 3):
@@ -181,22 +191,38 @@ def _form(size, channels, fit):
     if not (isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0):
         raise ValueError(f"size is {size!r}, expected (height, width) in pixels")
     require("fit", fit, FITS)
-    return _Form((height, width), channels, fit)
+    require("intensity", intensity, DICOM_POLICIES)
+    return _Form((height, width), channels, fit, intensity)
 
 
 def _cache_file(table, form, folder):
     """Where the images of a table lie, in a folder that is made if need be."""
     check_table(table)
-    (height, width), channels, fit = form
+    (height, width), channels, fit, intensity = form
     key = [table.attrs["root"], list(table["image"]), height, width, channels, DECODER_VERSION]
-    if fit != "stretch":  # whose files keep the name that they had when there was nothing else
+    # What was there before there was a choice keeps the name of its file.
+    if fit != "stretch":
         key.append(fit)
+    if intensity != "voi":
+        key.append(intensity)
+    if any(image.lower().endswith(DICOM_SUFFIXES) for image in table["image"]):
+        key.append(DICOM_VERSION)
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
     name = re.sub(r"[^\w.-]", "_", table.attrs["dataset"])
     file = cache_folder(folder) / "images" / f"{name}-{height}x{width}x{channels}-{digest}.h5"
     with _writing(file):
         file.parent.mkdir(parents=True, exist_ok=True)
     return file
+
+
+def _other_modalities(table, modality):
+    """Mapping of the DICOM files that have another modality to the reason for which they are left out, in a tuple."""
+    others = {}
+    for image, path in zip(table["image"], image_paths(table), strict=True):
+        found = dicom_modality(path)
+        if found not in (None, modality):
+            others[image] = (f"{path}: a DICOM file of modality {found}, expected {modality}",)
+    return others
 
 
 def _noted(notes, table):
@@ -254,7 +280,7 @@ def _build(file, paths, form, previous, go_on=False):
         Where `go_on`, a mapping of the positions of sources that could not be decoded to the reason: the file is
         without them, and there is none if they are all. Otherwise the first of them raises.
     """
-    (height, width), channels, fit = form
+    (height, width), channels, fit, intensity = form
     shape = height, width, channels
     known = {} if previous is None else {sha256: row for row, sha256 in enumerate(previous.sha256)}
 
@@ -266,7 +292,7 @@ def _build(file, paths, form, previous, go_on=False):
             if sha256 in known:
                 row = known[sha256]
                 return previous.read([row])[0], sha256, stamp, previous.windows[row]
-            image = decode_image(data, paths[index])
+            image = decode_image(data, paths[index], intensity)
         except (OSError, ValueError) as error:
             if not go_on:
                 raise

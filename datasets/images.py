@@ -7,44 +7,54 @@ import cv2
 import numpy as np
 import pydicom
 from PIL import Image, UnidentifiedImageError
-from pydicom.pixels import apply_color_lut, apply_rescale, apply_voi_lut, pixel_array
 
 from .._nearest import require
+from .dicom import OtherKind, decode_dicom
+from .policies import DICOM_POLICIES, FITS
 
 DICOM_SUFFIXES = (".dcm", ".dicom")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".pgm", ".ppm", ".pnm", ".tif", ".tiff", *DICOM_SUFFIXES)
 KINDS = "PNG, JPEG, PGM, PPM, TIFF or DICOM"
 DECODER_VERSION = 1  # raised whenever the same file gives other pixels, so that no cache holds on to the old ones
+DICOM_VERSION = 2  # likewise, of DICOM files alone: 2 since padding is black
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, what Pillow and JPEG take for grey
-# How an image comes to a size, and what a checkpoint's card says of it in `input.resize`.
-FITS = {
-    "stretch": "bilinear with antialiasing, the aspect ratio ignored",
-    "pad": "bilinear with antialiasing, padded right and below with black, the aspect ratio kept",
-}
 
 
-def read_image(path):
+def read_image(path, intensity="voi"):
     """Reads an image file: PNG, JPEG, PGM, PPM, TIFF or DICOM.
 
     Deeper images are scaled by their bit depth (a PGM by its `maxval`) and keep their fractions: 16-bit 257 becomes
     1.0. Alpha is dropped, a palette becomes colour, and grey stored as colour stays three channels. An orientation
     tag (EXIF) is not applied.
 
-    DICOM follows PS3.3 C.11: rescale, then the first VOI lookup table or window, scaled from its output range to
-    [0, 255]; without either, the full range of the stored bits. MONOCHROME1 is inverted after that, so that large
-    values are bright in every image.
+    Grey DICOM follows PS3.3 C.11: rescale, then what `intensity` says, then MONOCHROME1 is inverted, so that large
+    values are bright in every image. Padding (`PixelPaddingValue`, up to `PixelPaddingRangeLimit`) is black and counts
+    for no range. Uncompressed, RLE, JPEG, JPEG lossless, JPEG-LS and JPEG 2000 are read, up to 16 bits. Refused are
+    tomosynthesis and other files of several frames, objects without pixel data, segmentations, and grey images of one
+    value alone, which no range can scale; images of any modality are read.
 
     Args:
         path: the file.
+        intensity: how the values of grey DICOM come to [0, 255]. `"voi"`: by the first VOI lookup table, else the first
+            window (each from its output range), else the full range of the stored bits. `"window"`: by the first window
+            even where there is a lookup table, else the full range of the stored bits. `"full"`: from the smallest to
+            the largest value that occurs, whatever windows and tables say.
 
     Returns:
         float32 array of shape (height, width, channels), channels 1 or 3, values in [0, 255].
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is truncated, no image, or an image of another kind (several frames, float values).
+        ValueError: if the file is truncated, no image, or an image of another kind (several frames, float values), or
+            `intensity` is none of the three.
+
+    Example:
+
+    ```python
+    read_image("1-130.dcm").shape  # (4432, 2864, 1)
+    ```
     """
-    return decode_image(read_bytes(path), path)
+    return decode_image(read_bytes(path), path, intensity)
 
 
 def read_bytes(path):
@@ -55,14 +65,15 @@ def read_bytes(path):
     return path.read_bytes()
 
 
-def decode_image(data, path):
+def decode_image(data, path, intensity="voi"):
     """What `read_image` does, for a file whose content is at hand; `path` tells DICOM by its suffix and errors."""
     path = Path(path)
+    require("intensity", intensity, DICOM_POLICIES)
     try:
-        image = _decode_dicom(data) if _is_dicom(path, data) else _decode(data)
+        image = decode_dicom(data, intensity) if _is_dicom(path, data) else _decode(data)
     except UnidentifiedImageError:
         raise ValueError(f"{path}: not an image, expected {KINDS}") from None
-    except _OtherKind as error:
+    except OtherKind as error:
         raise ValueError(f"{path}: {error}") from None
     except Exception as error:  # decoders raise whatever they like on damaged files
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -70,6 +81,36 @@ def decode_image(data, path):
     if min(image.shape) == 0:
         raise ValueError(f"{path}: an image of shape {image.shape}, expected at least one pixel")
     return image
+
+
+def image_size(path):
+    """Height and width of an image file in pixels, from its header alone.
+
+    Args:
+        path: the file.
+
+    Returns:
+        (height, width).
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the header is not that of an image.
+    """
+    path = Path(path)
+    try:
+        if path.suffix.lower() in DICOM_SUFFIXES:
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["Rows", "Columns"])
+            size = int(header.Rows), int(header.Columns)
+        else:
+            with Image.open(path) as image:
+                size = image.height, image.width
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such image file") from None
+    except Exception as error:  # readers raise whatever they like on damaged files
+        raise ValueError(f"{path}: no image size in its header, expected {KINDS}") from error
+    if min(size) == 0:
+        raise ValueError(f"{path}: an image of size {size}, expected at least one pixel")
+    return size
 
 
 def resize_image(image, size):
@@ -166,15 +207,11 @@ def image_files(folder, recursive=False):
     )
 
 
-class _OtherKind(Exception):
-    """A whole file, but not of one image with 8 or 16 bits."""
-
-
 def _decode(data):
     with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "PPM", "TIFF")) as image:
         frames = getattr(image, "n_frames", 1)
         if frames > 1:
-            raise _OtherKind(f"it holds {frames} frames, expected one: each row of the table is one image")
+            raise OtherKind(f"it holds {frames} frames, expected one: each row of the table is one image")
         layout, maximum = _layout(image)
         image.load()  # before any other decoder: Pillow tells when a file is truncated
         if image.format == "PNG" and b"IEND" not in data:
@@ -191,7 +228,7 @@ def _decode(data):
             return np.asarray(image.convert("L"), "float32")[..., None]
         if image.mode in ("P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"):
             return np.asarray(image.convert("RGB"), "float32")
-        raise _OtherKind(f"pixels of mode {image.mode}, expected 8 or 16 unsigned bits")
+        raise OtherKind(f"pixels of mode {image.mode}, expected 8 or 16 unsigned bits")
 
 
 def _layout(image):
@@ -221,49 +258,10 @@ def _decode_deep_colour(data, grey):
     """16-bit colour and grey with alpha, which Pillow rounds to 8 bits."""
     pixels = cv2.imdecode(np.frombuffer(data, "uint8"), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.dtype != np.uint16:
-        raise _OtherKind("16-bit colour in a layout that OpenCV does not read")
+        raise OtherKind("16-bit colour in a layout that OpenCV does not read")
     colours = pixels[..., :1] if grey else pixels[..., 2::-1]
     return colours.astype("float32") * np.float32(255 / 65535)
 
 
 def _is_dicom(path, data):
     return data[128:132] == b"DICM" or path.suffix.lower() in DICOM_SUFFIXES
-
-
-def _decode_dicom(data):
-    dataset = pydicom.dcmread(io.BytesIO(data))
-    if "PixelData" not in dataset:
-        raise _OtherKind("a DICOM file without pixel data, expected an image")
-    frames = int(dataset.get("NumberOfFrames") or 1)
-    if frames > 1:
-        raise _OtherKind(f"it holds {frames} frames, expected one: each row of the table is one image")
-    photometric = dataset.PhotometricInterpretation
-    stored = pixel_array(dataset)  # YBR becomes RGB here
-    if photometric == "PALETTE COLOR":
-        colours = apply_color_lut(stored, dataset)
-        return colours.astype("float32") * np.float32(255 / np.iinfo(colours.dtype).max)
-    if stored.ndim == 3:
-        return stored.astype("float32") * np.float32(255 / (2**dataset.BitsStored - 1))
-    values = apply_rescale(stored, dataset)
-    low, high = _rescaled_range(dataset)
-    if dataset.get("VOILUTSequence"):
-        values = np.rint(values).astype("int64")
-        low, high = 0, 2 ** dataset.VOILUTSequence[0].LUTDescriptor[2] - 1
-    elif dataset.get("WindowCenter") is None or dataset.get("WindowWidth") is None:
-        low, high = sorted((low, high))
-    # A window maps to the rescaled range (low first also where the slope is negative), a table to its own.
-    values = apply_voi_lut(values, dataset)
-    grey = np.clip((np.asarray(values, "float64") - low) / (high - low), 0, 1) * 255
-    return (255 - grey if photometric == "MONOCHROME1" else grey).astype("float32")[..., None]
-
-
-def _rescaled_range(dataset):
-    """The values that the smallest and the largest stored number become by the modality transform."""
-    if dataset.get("ModalityLUTSequence"):
-        return 0, 2 ** dataset.ModalityLUTSequence[0].LUTDescriptor[2] - 1
-    bits = dataset.BitsStored
-    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if dataset.PixelRepresentation else (0, 2**bits - 1)
-    slope, intercept = dataset.get("RescaleSlope"), dataset.get("RescaleIntercept")
-    if slope is None or intercept is None:
-        return low, high
-    return low * slope + intercept, high * slope + intercept

@@ -47,7 +47,9 @@ def folder(tmp_path):
 def decoded(monkeypatch):
     """The names of the files that were decoded."""
     names, decode = [], cache.decode_image
-    monkeypatch.setattr(cache, "decode_image", lambda data, path: names.append(path.name) or decode(data, path))
+    monkeypatch.setattr(
+        cache, "decode_image", lambda data, path, intensity: names.append(path.name) or decode(data, path)
+    )
     return names
 
 
@@ -183,7 +185,7 @@ def test_two_processes_at_once_do_the_work_once(folder, tmp_path):
 import time
 from medzoo.datasets import cache
 decode = cache.decode_image
-def noted(data, path):
+def noted(data, path, intensity):
     with open({str(log)!r}, "a") as file:
         file.write(path.as_posix() + "\\n")
     time.sleep(0.05)
