@@ -4,8 +4,16 @@ import textwrap
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+
+from ..datasets.patches import PATCH_CLASSES
+from ..datasets.regions import region_mask
 
 PAIRS = 3  # pairs of image and heatmap in a row
+MAMMOGRAMS = 4  # in a row of the picture of patches
+# Okabe and Ito, Color Universal Design, 2008, those that are seen on black: of the classes of patches in their order.
+PATCH_COLOURS = ("#56B4E9", "#D55E00", "#009E73", "#CC79A7", "#F0E442", "#E69F00", "#0072B2")
 
 
 def prediction_figure(images, overlays, titles, heading, note):
@@ -48,4 +56,90 @@ def prediction_figure(images, overlays, titles, heading, note):
     width = int(14 * figure.get_figwidth())
     figure.suptitle("\n".join(textwrap.wrap(heading, width)), fontsize=11, fontweight="bold")
     figure.supxlabel("\n".join(textwrap.wrap(note, width)), fontsize=8)
+    return figure
+
+
+def patch_figure(table, images, patches, size=224, rows=None):
+    """Draws sampled patches over their mammograms, with the outlines of the regions, four mammograms in a row.
+
+    Patches of lesions are solid squares in the colour of their class, those of the background dashed ones; regions
+    are outlined in white.
+
+    Args:
+        table: the image table that the patches were sampled from.
+        images: its images, as `sample_patches` took them.
+        patches: DataFrame as `sample_patches` gives it.
+        size: side of the patches in pixels, as they were sampled.
+        rows: positions in the table of the mammograms to draw; by default the first one with a patch of each class of
+            lesions.
+
+    Returns:
+        matplotlib `Figure`: `savefig(path, dpi=120)`.
+
+    Raises:
+        ValueError: there are no patches, or none of a mammogram that was asked for.
+
+    Example:
+
+    ```python
+    patch_figure(table, images, sample_patches(table, images), rows=[0, 4]).savefig("patches.png", dpi=120)
+    ```
+    """
+    if patches.empty:
+        raise ValueError("patches: received a table without rows, expected at least one patch")
+    labels = list(dict.fromkeys([*PATCH_CLASSES, *patches["label"]]))
+    if rows is None:
+        first = patches.groupby("label")["row"].min()
+        rows = dict.fromkeys(first[label] for label in labels[1:] if label in first)
+    rows = [int(row) for row in rows]
+    for row in rows:
+        if not (patches["row"] == row).any():
+            raise ValueError(f"rows: received {row}, expected one of the mammograms with patches")
+    shown = patches[patches["row"].isin(rows)]
+    colours = {label: PATCH_COLOURS[number % len(PATCH_COLOURS)] for number, label in enumerate(labels)}
+    lines = {label: "--" if label == PATCH_CLASSES[0] else "-" for label in labels}
+    height, width = images.shape[1:3]
+    columns = min(MAMMOGRAMS, len(rows))
+    lengths = -(-len(rows) // columns)
+    side = 4.2 if columns > 1 else 6  # inches, the width of a mammogram
+    figure = Figure(figsize=(columns * side, lengths * (side * height / width + 0.25) + 0.5), layout="constrained")
+    cells = figure.subplots(lengths, columns, squeeze=False).ravel()
+    for axes in cells:
+        axes.axis("off")
+    for axes, row in zip(cells, rows, strict=False):
+        read = getattr(images, "read", None)
+        image = np.asarray(read([row])[0] if read else images[row], "float32").mean(axis=-1)
+        axes.imshow(image, cmap="gray", vmin=0, vmax=255)
+        windows = getattr(images, "windows", None)
+        top, left, tall, wide = (0, 0, height, width) if windows is None else (int(value) for value in windows[row])
+        for region in table["regions"].iloc[row]:
+            mask = region_mask(region, (tall, wide), table.attrs.get("root"))
+            mask = np.pad(mask, 1)  # so that an outline closes at the border
+            axes.contour(left + np.arange(-1, wide + 1), top + np.arange(-1, tall + 1), mask, [0.5], colors="white")
+        for patch in shown[shown["row"] == row].itertuples():
+            axes.add_patch(
+                Rectangle(
+                    (patch.left - 0.5, patch.top - 0.5),
+                    size,
+                    size,
+                    fill=False,
+                    edgecolor=colours[patch.label],
+                    linestyle=lines[patch.label],
+                )
+            )
+        axes.set(xlim=(-2, width + 1), ylim=(height + 1, -2))
+        axes.set_title(table["image"].iloc[row], fontsize=9)
+    handles = [Line2D([], [], color="white", label="region")]
+    for label in labels:
+        if (shown["label"] == label).any():
+            handles.append(Line2D([], [], color=colours[label], linestyle=lines[label], label=label))
+    ncols = len(handles) if columns > 2 else min(3, len(handles))
+    figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=ncols,
+        fontsize=9,
+        facecolor="0.15",
+        labelcolor="white",
+    )
     return figure

@@ -8,6 +8,7 @@ image, S10 ten patches around each region, with an overlap of at least 0.9, and 
 import hashlib
 import sys
 import warnings
+from numbers import Integral
 
 import cv2
 import numpy as np
@@ -93,15 +94,19 @@ def sample_patches(table, images, patch_set="S10", size=224, seed=0):
     """Samples patches around the annotated regions of mammograms and from the background (section 3.1.1).
 
     The overlap of a patch and a region is the area that they share, divided by the smaller of their areas, as in the
-    authors' code. It is computed for every place in the frame, and places are drawn uniformly, without repetition,
-    from all those that qualify:
+    authors' code (`lishen/end2end-all-conv`). It is computed for every place in the frame, and places are drawn
+    uniformly, without repetition, from all those that qualify:
 
     - S1: one patch for each region, centred on the region's centre of mass; at the border, shifted into the frame.
     - S10: ten patches for each region, of the places with an overlap of at least 0.9. Where fewer than ten places
       have that (a thin region that is longer than the patch), those of the largest overlap, with a warning.
-    - As many background patches of the same image: no pixel of any region (the authors allow some overlap; a patch
-      that shows a part of a lesion would teach the wrong class), and at least half of the patch in the breast, which
-      is the largest bright area of the image. Where an image has too few such places, fewer, with a warning.
+    - As many background patches of the same image: no pixel of any region, and at least half of the patch in the
+      breast (`breast_mask`). Where an image has too few such places, fewer, with a warning.
+
+    The authors' code differs from their paper: it draws S10 around points of the region's bounding box, with
+    repetition, pads the image so that patches reach beyond it, lowers an overlap that it does not find, lets
+    background overlap a region by up to 0.35 (and looks at one region at a time), and stretches the contrast of every
+    patch to the full range.
 
     Images whose `regions` are empty or None give no patches. An image with a region that cannot be placed is left
     out, as its lesion might pass for background, and is named in a warning.
@@ -138,10 +143,12 @@ def sample_patches(table, images, patch_set="S10", size=224, seed=0):
     if len(images) != len(table):
         raise ValueError(f"images: received {len(images)}, expected {len(table)}, one for each row of the table")
     height, width = images.shape[1:3]
-    if not 0 < size <= min(height, width):
+    if not isinstance(size, Integral) or not 0 < size <= min(height, width):
         raise ValueError(
             f"size is {size!r}, expected 1 to {min(height, width)}: the frames are {height}x{width} pixels"
         )
+    if not isinstance(seed, Integral) or seed < 0:
+        raise ValueError(f"seed is {seed!r}, expected a whole number, 0 or more")
     regions = list(table["regions"]) if "regions" in table else []
     rows = [row for row, found in enumerate(regions) if isinstance(found, (list, tuple)) and len(found)]
     if not rows:

@@ -1,6 +1,9 @@
 import numpy as np
 import pytest
-from medzoo.analysis import prediction_figure
+from matplotlib.colors import to_hex
+from matplotlib.patches import Rectangle
+from medzoo.analysis import patch_figure, prediction_figure
+from medzoo.datasets import Region, image_table, sample_patches
 
 
 def draw(count, channels=1):
@@ -37,3 +40,75 @@ def test_lists_that_do_not_fit_are_refused():
         prediction_figure([], [], [], "", "")
     with pytest.raises(ValueError, match="received 1, 1 and 2"):
         prediction_figure([np.zeros((2, 2, 1))], [np.zeros((2, 2, 3))], ["a", "b"], "", "")
+
+
+def sampled(count=6):
+    """Frames of 60 by 50 pixels with a square lesion of 10 in each, and their patches."""
+    labels = ["malignant mass", "benign calcification", "benign mass"]
+    square = ((0.2, 0.25), (0.4, 0.25), (0.4, 0.25 + 10 / 60), (0.2, 0.25 + 10 / 60))
+    rows = [
+        {"image": f"{number}.png", "label": "x", "regions": [Region(labels[number // 2 % 3], square)]}
+        for number in range(count)
+    ]
+    table = image_table(rows, "drawn", "/nowhere", ["x"], "none")
+    images = np.zeros((count, 60, 50, 1), "uint8")
+    images[:, 5:55, :40] = 100 + np.arange(count, dtype="uint8")[:, None, None, None]
+    return table, images, sample_patches(table, images, "S10", 16)
+
+
+def squares(axes):
+    return [patch for patch in axes.patches if isinstance(patch, Rectangle)]
+
+
+def test_patches_stand_where_they_were_sampled_in_the_colours_of_the_legend():
+    table, images, patches = sampled()
+    figure = patch_figure(table, images, patches, 16, rows=[4, 1])
+    assert [axes.get_title() for axes in figure.axes] == ["4.png", "1.png"]
+    legend = figure.legends[0]
+    names = [text.get_text() for text in legend.get_texts()]
+    assert names == ["region", "background", "malignant mass", "benign mass"]
+    colours = dict(zip(names, [to_hex(line.get_color()) for line in legend.get_lines()], strict=True))
+    assert len(set(colours.values())) == 4
+    for axes, row in zip(figure.axes, [4, 1], strict=True):
+        np.testing.assert_array_equal(axes.images[0].get_array(), images[row, ..., 0])
+        chosen = patches[patches["row"] == row]
+        expected = [
+            (left - 0.5, top - 0.5, 16, 16, colours[label])
+            for left, top, label in zip(chosen["left"], chosen["top"], chosen["label"], strict=True)
+        ]
+        assert [(*square.get_bbox().bounds, to_hex(square.get_edgecolor())) for square in squares(axes)] == expected
+        outline = np.concatenate([path.vertices for path in axes.collections[0].get_paths()])
+        # Pixels 10 to 19 across and 15 to 24 down; the outline may be half a pixel or a whole one beside their edge.
+        assert outline.min(axis=0) == pytest.approx([9.5, 14.5], abs=1)
+        assert outline.max(axis=0) == pytest.approx([19.5, 24.5], abs=1)
+
+
+def test_by_default_the_first_mammogram_of_each_class_is_drawn(tmp_path):
+    figure = patch_figure(*sampled(), 16)
+    assert [axes.get_title() for axes in figure.axes] == ["0.png", "4.png", "2.png"]  # in the order of the classes
+    figure.savefig(tmp_path / "patches.png")
+    assert (tmp_path / "patches.png").stat().st_size > 1000
+
+
+def test_padded_images_have_their_outlines_in_their_window():
+    table, images, patches = sampled(1)
+
+    class Framed:
+        shape = (1, 120, 100, 1)
+        windows = np.array([[0, 0, 60, 50]])
+
+        def read(self, indices):
+            return np.pad(images[indices], ((0, 0), (0, 60), (0, 50), (0, 0)))
+
+    axes = patch_figure(table, Framed(), patches, 16).axes[0]
+    outline = np.concatenate([path.vertices for path in axes.collections[0].get_paths()])
+    assert outline.max(axis=0) == pytest.approx([19.5, 24.5], abs=1)
+    assert axes.images[0].get_array().shape == (120, 100)
+
+
+def test_patches_that_are_not_there_are_refused():
+    table, images, patches = sampled()
+    with pytest.raises(ValueError, match="patches: received a table without rows"):
+        patch_figure(table, images, patches.iloc[:0], 16)
+    with pytest.raises(ValueError, match="rows: received 6, expected one of the mammograms with patches"):
+        patch_figure(table, images, patches, 16, rows=[0, 6])
