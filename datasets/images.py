@@ -83,36 +83,6 @@ def decode_image(data, path, intensity="voi"):
     return image
 
 
-def image_size(path):
-    """Height and width of an image file in pixels, from its header alone.
-
-    Args:
-        path: the file.
-
-    Returns:
-        (height, width).
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if the header is not that of an image.
-    """
-    path = Path(path)
-    try:
-        if path.suffix.lower() in DICOM_SUFFIXES:
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["Rows", "Columns"])
-            size = int(header.Rows), int(header.Columns)
-        else:
-            with Image.open(path) as image:
-                size = image.height, image.width
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such image file") from None
-    except Exception as error:  # readers raise whatever they like on damaged files
-        raise ValueError(f"{path}: no image size in its header, expected {KINDS}") from error
-    if min(size) == 0:
-        raise ValueError(f"{path}: an image of size {size}, expected at least one pixel")
-    return size
-
-
 def resize_image(image, size):
     """Resizes an image, bilinear with antialiasing (Pillow's `BILINEAR`: the filter widens as the image shrinks).
 

@@ -10,8 +10,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pydicom
+from PIL import Image
+from pydicom.errors import InvalidDicomError
 
-from .images import convert_channels, read_image, resize_image
+from .images import DICOM_SUFFIXES, convert_channels, read_image, resize_image
 
 LESIONS = ("malignant mass", "benign mass", "malignant calcification", "benign calcification")
 CIRCLE_POINTS = 64
@@ -105,3 +108,24 @@ def region_mask(region, size, root="."):
     if not mask.any():
         raise ValueError(f"region {region.label!r}: outline around {region.outline[0]}, expected inside its image")
     return mask.astype(bool)
+
+
+def image_size(path):
+    """The size of an image file in pixels, from its header alone.
+
+    Args:
+        path: the file.
+
+    Returns:
+        (height, width), or None where the file has no header of an image: a damaged one is reported when it is read.
+    """
+    try:
+        if Path(path).suffix.lower() in DICOM_SUFFIXES:
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["Rows", "Columns"])
+            size = header.get("Rows"), header.get("Columns")
+        else:
+            with Image.open(path) as image:
+                size = image.height, image.width
+    except (OSError, EOFError, ValueError, InvalidDicomError):
+        return None
+    return size if all(size) else None
