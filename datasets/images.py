@@ -5,7 +5,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pydicom
 from PIL import Image, UnidentifiedImageError
 
 from .._nearest import require

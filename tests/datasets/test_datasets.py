@@ -38,7 +38,10 @@ def folder_of(busi_folder, tmp_path):
         return listed("rsna", images, train__csv=[header, *rows])
 
     def cbis_ddsm():
-        header = "patient_id,left or right breast,image view,pathology,image file path"
+        header = (
+            "patient_id,left or right breast,image view,abnormality id,abnormality type,pathology,image file path,"
+            "cropped image file path,ROI mask file path"
+        )
         lists, images = {}, []
         for kind in ("mass", "calc"):
             for part in ("train", "test"):
@@ -47,7 +50,11 @@ def folder_of(busi_folder, tmp_path):
                     if (patient % 4 == 0) == (part == "test") and (patient % 3 == 0) == (kind == "calc"):
                         case, pathology = f"{kind}-{patient}-{number}", ("BENIGN", "MALIGNANT")[patient % 2]
                         images.append(f"{case}.png")
-                        rows.append(f"P_{patient},LEFT,{('CC', 'MLO')[number]},{pathology},{case}/1/1.2.{case}/0.dcm")
+                        view, path = ("CC", "MLO")[number], f"{case}/1/1.2.{case}/0.dcm"
+                        lesion = f"{case}_1/1/1.3.{case}"
+                        rows.append(
+                            f"P_{patient},LEFT,{view},1,mass,{pathology},{path},{lesion}/0.dcm,{lesion}/1.dcm"
+                        )
         return listed("cbis_ddsm", images, **lists)
 
     def chestxray14():
