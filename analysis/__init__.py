@@ -24,6 +24,8 @@ __getattr__, __dir__, __all__ = attach(
         "plots": [
             "activation_rate_change_figure",
             "activation_rate_figure",
+            "growth_figure",
+            "history_figure",
             "roc_figure",
             "scaling_deviation_figure",
         ],

@@ -1,10 +1,13 @@
-"""Figures 4 to 7 of Byra 2021, and 3 and 4 of MorphHR, as matplotlib figures.
+"""Figures 4 to 7 of Byra 2021, 3 and 4 of MorphHR, 2 and 3 and table 4 of Shen 2017, as matplotlib figures.
 
 Every function returns a `matplotlib.figure.Figure` of its own and leaves pyplot alone, so that it works without a
 display and beside other plots: `figure.savefig("roc.png", dpi=150)`. Curves differ in colour (Okabe and Ito's, which
 people with a colour vision deficiency can tell apart), in line and in marker.
 """
 
+import math
+
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
@@ -145,6 +148,122 @@ def scaling_deviation_figure(deviations):
         panels[row, 0].set_ylabel(f"{statistic} |deviation from the identity|")
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(len(deviations), 3), fontsize="small")
+    return figure
+
+
+def history_figure(histories):
+    """Draws training and validation loss over the epochs of several trainings, as figure 2 of Shen.
+
+    A panel for each training, all with the same scale of losses; epochs are counted through the stages, whose starts
+    are marked. Mind that the training loss is of augmented and weighted images, in training mode; the validation loss
+    is not.
+
+    Args:
+        histories: mapping of title to history, a list of dict as `training.fit_stages` returns: `stage`, `loss` and
+            `val_loss` for each epoch.
+
+    Returns:
+        matplotlib `Figure`.
+
+    Raises:
+        ValueError: no training, or one without an epoch.
+
+    Example:
+
+    ```python
+    history_figure({"VGG [256]x1-[128]x1": history}).savefig("loss.png", dpi=150)
+    ```
+    """
+    _require(histories, "histories")
+    columns = min(len(histories), 3)
+    rows = math.ceil(len(histories) / columns)
+    figure = Figure(figsize=(4 * columns + 0.6, 3.2 * rows + 0.4), layout="constrained")
+    panels = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
+    for axes, (title, history) in zip(panels, histories.items(), strict=False):
+        if not history:
+            raise ValueError(f"histories: received {title!r} without an epoch, expected at least one")
+        epochs = range(1, len(history) + 1)
+        for index, (key, name) in enumerate((("loss", "training"), ("val_loss", "validation"))):
+            axes.plot(
+                epochs,
+                [row[key] for row in history],
+                color=COLOURS[index],
+                linestyle=LINES[index],
+                marker=MARKERS[index],
+                markersize=3.5,
+                linewidth=1.4,
+                label=name,
+            )
+        stages = [row["stage"] for row in history]
+        for start in (index for index, stage in enumerate(stages) if index == 0 or stage != stages[index - 1]):
+            axes.axvline(start + 0.5, color="0.6", linewidth=1, zorder=1)
+            # Upright, so that stages of one epoch do not write over each other.
+            axes.annotate(
+                f"stage {stages[start] + 1:g}",
+                (start + 0.5, 1),
+                xycoords=axes.get_xaxis_transform(),
+                xytext=(2, -3),
+                textcoords="offset points",
+                rotation=90,
+                va="top",
+                color="0.4",
+                fontsize="x-small",
+            )
+        axes.set_title(title, fontsize="medium")
+        axes.set(xlabel="epoch", xlim=(0.5, len(history) + 0.5))
+        axes.margins(y=0.18)  # room for the stages' names above the first epochs
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.grid(color="0.92")
+    for axes in panels[len(histories) :]:
+        axes.remove()
+    for axes in panels[::columns][:rows]:
+        axes.set_ylabel("loss")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize="small")
+    return figure
+
+
+def growth_figure(table):
+    """Draws AUC over the number of subjects that a network was trained with, table 4 of Shen as curves.
+
+    Args:
+        table: DataFrame with a row for each training: `network` (a line each, in the order in which they come),
+            `subjects` (number of them in the training part), `value`, `low` and `high` (AUC and its interval).
+
+    Returns:
+        matplotlib `Figure`. Where several networks have an interval at the same number of subjects, these stand side
+        by side around it.
+
+    Raises:
+        ValueError: a column is missing, or there is no row.
+    """
+    missing = [name for name in ("network", "subjects", "value", "low", "high") if name not in table]
+    if missing or not len(table):
+        received = f"no column {missing[0]!r}" if missing else "no row"
+        raise ValueError(f"table: received {received}, expected a row for each network and number of subjects")
+    figure = Figure(figsize=(6.4, 4.6), layout="constrained")
+    axes = figure.add_subplot()
+    networks = list(dict.fromkeys(table["network"]))
+    numbers = np.sort(table["subjects"].unique())
+    gap = np.diff(numbers).min() if len(numbers) > 1 else 1
+    for index, name in enumerate(networks):
+        rows = table[table["network"] == name].sort_values("subjects")
+        axes.errorbar(
+            rows["subjects"] + 0.06 * gap * (index - (len(networks) - 1) / 2),
+            rows["value"],
+            yerr=[rows["value"] - rows["low"], rows["high"] - rows["value"]],
+            color=_cycle(COLOURS, index),
+            linestyle=_cycle(LINES, index),
+            marker=_cycle(MARKERS, index),
+            markersize=5,
+            linewidth=1.4,
+            elinewidth=1,
+            capsize=2.5,
+            label=name,
+        )
+    axes.axhline(0.5, color="0.7", linewidth=1, zorder=1)
+    axes.set(xlabel="subjects in the training part", ylabel="AUC (95 % interval)", xticks=numbers)
+    axes.grid(color="0.92")
+    figure.legend(loc="outside lower center", ncols=min(len(networks), 2), fontsize="small")
     return figure
 
 

@@ -10,6 +10,8 @@ from medzoo.analysis import (
     activation_rate_change_figure,
     activation_rate_figure,
     auc,
+    growth_figure,
+    history_figure,
     roc_figure,
     scaling_deviation_figure,
 )
@@ -98,3 +100,53 @@ def test_figures_need_neither_pyplot_nor_keras():
         "print([name for name in ('matplotlib.pyplot', 'keras', 'tensorflow') if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_history_figure_counts_epochs_through_the_stages():
+    losses = {"stage": [0, 0, 1], "epoch": [1, 2, 1], "loss": [0.9, 0.7, 0.6], "val_loss": [1.0, 0.8, 0.75]}
+    history = pd.DataFrame(losses).to_dict("records")
+    figure = history_figure({"all": history, "short": history[:1], "third": history, "fourth": history})
+    assert [axes.get_title() for axes in figure.axes] == ["all", "short", "third", "fourth"]
+    first, second, *_ = figure.axes
+    training, validation = first.get_lines()[:2]
+    assert (training.get_label(), validation.get_label()) == ("training", "validation")
+    np.testing.assert_allclose(training.get_xydata(), [[1, 0.9], [2, 0.7], [3, 0.6]])
+    np.testing.assert_allclose(validation.get_xydata(), [[1, 1.0], [2, 0.8], [3, 0.75]])
+    # A stage starts between its first epoch and the one before.
+    assert [line.get_xdata()[0] for line in first.get_lines()[2:]] == [0.5, 2.5]
+    assert [(text.get_text(), text.xy[0]) for text in first.texts] == [("stage 1", 0.5), ("stage 2", 2.5)]
+    assert [text.get_text() for text in second.texts] == ["stage 1"]
+    assert first.get_ylim() == second.get_ylim()
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["training", "validation"]
+    pixels(figure)
+
+
+def test_growth_figure_has_a_line_with_intervals_for_each_network():
+    """The intervals of two networks stand beside each other, those of one network where they belong."""
+    rows = [("a", 30, 0.8, 0.6, 0.9), ("a", 20, 0.7, 0.5, 0.85), ("b", 20, 0.75, 0.7, 0.8)]
+    table = pd.DataFrame(rows, columns=["network", "subjects", "value", "low", "high"])
+    figure = growth_figure(table)
+    first, second = figure.axes[0].containers
+    assert (first.get_label(), second.get_label()) == ("a", "b")
+    line, _, (bars,) = first
+    np.testing.assert_allclose(line.get_xydata(), [[20, 0.7], [30, 0.8]], atol=0.5)
+    np.testing.assert_allclose(line.get_xydata()[:, 1], [0.7, 0.8])
+    np.testing.assert_allclose([segment[:, 1] for segment in bars.get_segments()], [[0.5, 0.85], [0.6, 0.9]])
+    assert line.get_xydata()[0, 0] < 20 < second[0].get_xydata()[0, 0]
+    assert figure.axes[0].get_xticks().tolist() == [20, 30]
+    pixels(figure)
+    (alone,) = growth_figure(table[table["network"] == "a"]).axes[0].containers
+    np.testing.assert_array_equal(alone[0].get_xydata()[:, 0], [20, 30])
+
+
+def test_refusals_of_histories_and_growth():
+    with pytest.raises(ValueError, match="histories: received an empty mapping"):
+        history_figure({})
+    with pytest.raises(ValueError, match="histories: received 'mine' without an epoch"):
+        history_figure({"mine": []})
+    table = pd.DataFrame({"network": ["a"], "subjects": [20], "value": [0.8], "low": [0.7], "high": [0.9]})
+    with pytest.raises(ValueError, match="table: received no column 'low'"):
+        growth_figure(table.drop(columns="low"))
+    with pytest.raises(ValueError, match="table: received no row"):
+        growth_figure(table[:0])
