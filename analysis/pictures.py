@@ -107,8 +107,7 @@ def patch_figure(table, images, patches, size=224, rows=None):
     for axes in cells:
         axes.axis("off")
     for axes, row in zip(cells, rows, strict=False):
-        read = getattr(images, "read", None)
-        image = np.asarray(read([row])[0] if read else images[row], "float32").mean(axis=-1)
+        image = np.asarray(images[row], "float32").mean(axis=-1)
         axes.imshow(image, cmap="gray", vmin=0, vmax=255)
         windows = getattr(images, "windows", None)
         top, left, tall, wide = (0, 0, height, width) if windows is None else (int(value) for value in windows[row])

@@ -84,6 +84,10 @@ class CachedImages:
             raise ValueError(f"indices is {indices.dtype} of shape {indices.shape}, expected a list of integers")
         return self._pixels[indices.astype("int64")]
 
+    def __getitem__(self, index):
+        """One image without copying it, so that a part can be read alone: uint8 (height, width, channels)."""
+        return self._pixels[index]
+
 
 def cached_images(table, size, channels=3, folder=None, fit="stretch", intensity="voi"):
     """Decodes and resizes a table's images once, and finds them in the cache from then on.

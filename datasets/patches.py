@@ -87,7 +87,7 @@ class PatchImages:
             return np.zeros((0, *self.shape[1:]), "uint8")
         size = self.size
         places = self._places[indices.astype("int64")]
-        return np.stack([_frame(self.images, row)[y : y + size, x : x + size] for row, y, x in places])
+        return np.stack([self.images[row][y : y + size, x : x + size] for row, y, x in places])
 
 
 def sample_patches(table, images, patch_set="S10", size=224, seed=0):
@@ -171,7 +171,7 @@ def sample_patches(table, images, patch_set="S10", size=224, seed=0):
                 if patch_set == "S10" and overlap < OVERLAP:
                     far.append(f"{facts['image']}: {region.label}, overlap from {overlap:.2f}")
             wanted = PATCH_SETS[patch_set] * len(masks)
-            places = _background_places(_frame(images, row), window, np.any(masks, axis=0), size, wanted, random)
+            places = _background_places(images[row], window, np.any(masks, axis=0), size, wanted, random)
             patches += [{**facts, "top": top, "left": left, "label": PATCH_CLASSES[0]} for top, left in places]
             if len(places) < wanted:
                 few.append(f"{facts['image']}: {len(places)} of {wanted}")
@@ -207,12 +207,6 @@ def breast_mask(image):
     count, areas, facts, _ = cv2.connectedComponentsWithStats(bright, connectivity=4)
     largest = 1 + np.argmax(facts[1:, cv2.CC_STAT_AREA]) if count > 1 else 1
     return cv2.resize((areas == largest).astype("uint8"), (width, height), interpolation=cv2.INTER_NEAREST) > 0
-
-
-def _frame(images, row):
-    """One image, of `CachedImages` or an array."""
-    read = getattr(images, "read", None)
-    return read([row])[0] if read else images[row]
 
 
 def _number(name):

@@ -97,8 +97,8 @@ def test_padded_images_have_their_outlines_in_their_window():
         shape = (1, 120, 100, 1)
         windows = np.array([[0, 0, 60, 50]])
 
-        def read(self, indices):
-            return np.pad(images[indices], ((0, 0), (0, 60), (0, 50), (0, 0)))
+        def __getitem__(self, index):
+            return np.pad(images[index], ((0, 60), (0, 50), (0, 0)))
 
     axes = patch_figure(table, Framed(), patches, 16).axes[0]
     outline = np.concatenate([path.vertices for path in axes.collections[0].get_paths()])

@@ -203,28 +203,24 @@ def test_an_image_with_a_region_that_cannot_be_placed_is_left_out_and_named():
     assert "lost.png" in str(caught[0].message)
 
 
-def test_padded_frames_place_regions_in_their_window():
-    """The same film in the corner of a larger frame: patches stay on it, as its windows say."""
-
-    class Framed:
-        shape = (1, 2 * HEIGHT, 2 * WIDTH, 1)
-        windows = np.array([[0, 0, HEIGHT, WIDTH]])
-
-        def __len__(self):
-            return 1
-
-        def read(self, indices):
-            return np.stack([np.pad(draw(97), ((0, HEIGHT), (0, WIDTH), (0, 0))) for _ in indices])
-
+def test_padded_frames_place_regions_in_their_window(tmp_path):
+    """A film of 96 by 80 in frames of 96 by 160: beside it is black, and its lesion is where it was."""
+    Image.fromarray(draw(97)[..., 0]).save(tmp_path / "a.png")
     table, _ = make({"a.png": REGIONS["a.png"]})
-    patches = sample_patches(table, Framed(), "S10", SIZE)
-    mask = masks_of(table, 0)[0]
-    places = places_of(patches, 0, "malignant mass")
-    assert min(overlap(np.pad(mask, ((0, HEIGHT), (0, WIDTH))), *place) for place in places) >= 0.9
+    table.attrs["root"] = str(tmp_path)
+    images = cached_images(table, (HEIGHT, 2 * WIDTH), channels=1, fit="pad")
+    assert images.windows.tolist() == [[0, 0, HEIGHT, WIDTH]]
+    patches = sample_patches(table, images, "S10", SIZE)
+    mask = np.pad(masks_of(table, 0)[0], ((0, 0), (0, WIDTH)))
+    assert min(overlap(mask, *place) for place in places_of(patches, 0, "malignant mass")) >= 0.9
     background = places_of(patches, 0, "background")
     assert len(background) == 10
-    # At least half of each shows the breast, which ends at 62 by 92 pixels.
-    assert all(top <= 92 - SIZE / 2 + 2 and left <= 62 - SIZE / 2 + 2 for top, left in background)
+    # At least half of each shows the breast, which ends at 62 pixels.
+    assert max(left for _, left in background) <= 62 - SIZE / 2 + 2
+    pixels = PatchImages(images, patches, SIZE).read(range(20))
+    for patch, found in zip(patches.itertuples(), pixels, strict=True):
+        whole = np.pad(draw(97), ((0, 0), (0, WIDTH), (0, 0)))
+        np.testing.assert_array_equal(found, whole[patch.top : patch.top + SIZE, patch.left : patch.left + SIZE])
 
 
 @pytest.mark.parametrize("bright", [60, 240])
