@@ -14,6 +14,7 @@ READERS = {
     "chestxray14": ("chestxray14", "read_chestxray14"),
     "csv": ("folder", "read_csv"),
     "folder": ("folder", "read_folder"),
+    "inbreast": ("inbreast", "read_inbreast"),
     "mini_mias": ("mini_mias", "read_mini_mias"),
     "rsna": ("rsna", "read_rsna"),
 }
@@ -28,6 +29,7 @@ __getattr__, __dir__, _lazy_names = attach(
         "chestxray14",
         "folder",
         "images",
+        "inbreast",
         "listing",
         "mini_mias",
         "patches",
@@ -47,6 +49,7 @@ __getattr__, __dir__, _lazy_names = attach(
         "chestxray14": ["read_chestxray14"],
         "folder": ["read_csv", "read_folder"],
         "images": ["read_image", "resize_image"],
+        "inbreast": ["read_inbreast"],
         "mini_mias": ["read_mini_mias"],
         "patches": ["PATCH_CLASSES", "PatchImages", "breast_mask", "sample_patches"],
         "regions": ["LESIONS", "Region", "circle_outline", "region_mask"],

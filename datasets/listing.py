@@ -3,14 +3,17 @@
 import csv
 import warnings
 
+from .images import image_files
 
-def read_list(path, columns, dataset):
+
+def read_list(path, columns, dataset, delimiters=","):
     """The rows of a CSV file with a header.
 
     Args:
-        path: the file (UTF-8, commas).
+        path: the file (UTF-8).
         columns: names that the header must hold; others are kept too.
         dataset: what the file belongs to, for the errors.
+        delimiters: what may stand between the cells; the first of these characters that the header holds does.
 
     Returns:
         List of (row number, mapping of column to stripped text); the header is row 1.
@@ -24,7 +27,10 @@ def read_list(path, columns, dataset):
     rows = []
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, strict=True)
+            title = file.readline()
+            delimiter = next((one for one in delimiters if one in title), delimiters[0])
+            file.seek(0)
+            reader = csv.reader(file, delimiter=delimiter, strict=True)
             header = [name.strip() for name in next(reader, [])]
             missing = [name for name in columns if name not in header]
             if missing:
@@ -74,3 +80,25 @@ def report_unlisted(unlisted, where):
             f"{where}: {len(unlisted)} image files are in no list and left out, the first is {min(unlisted)}",
             stacklevel=3,
         )
+
+
+def find_originals(folder, suffixes, key):
+    """Of each image one file, at whatever depth: the original where it is there in several formats.
+
+    Args:
+        folder: where to look.
+        suffixes: of the original format, such as `(".pgm",)`.
+        key: what of a path (`Path`) says which image it is, such as its stem.
+
+    Returns:
+        Mapping of key to path.
+
+    Raises:
+        ValueError: if two files of one format could be the same image.
+    """
+    files = {}
+    for file in sorted(image_files(folder, recursive=True), key=lambda file: file.suffix.lower() not in suffixes):
+        other = files.setdefault(key(file), file)
+        if other != file and other.suffix.lower() == file.suffix.lower():
+            raise ValueError(f"{other}: {file} could be the same image, expected one")
+    return files

@@ -8,8 +8,7 @@ Congress Series 1069:375-378, 1994. 322 oblique views of 161 women, reduced to 2
 import re
 from pathlib import Path
 
-from .images import image_files
-from .listing import report_missing, report_unlisted
+from .listing import find_originals, report_missing, report_unlisted
 from .regions import Region, circle_outline
 from .table import image_table
 
@@ -58,7 +57,7 @@ def read_mini_mias(path):
     """
     path = Path(path).expanduser()
     images = _read_list(path / "Info.txt")
-    files = _find_images(path)
+    files = find_originals(path, (".pgm",), key=lambda file: file.stem)
     rows = []
     for name, lesions in images.items():
         if name not in files:
@@ -124,13 +123,3 @@ def _lesion(cells, where, line):
     if x > SIZE or y > SIZE or not 0 < radius <= SIZE:
         raise ValueError(f"{where}: {line.strip()!r}, expected a circle in an image of {SIZE} x {SIZE} pixels")
     return label, circle_outline(x, SIZE - y, radius, SIZE, SIZE)
-
-
-def _find_images(folder):
-    """The file of each image by its name, the PGM file where there are several formats."""
-    files = {}
-    for file in sorted(image_files(folder, recursive=True), key=lambda file: file.suffix.lower() != ".pgm"):
-        other = files.setdefault(file.stem, file)
-        if other.suffix.lower() == file.suffix.lower() and other != file:
-            raise ValueError(f"{other}: {file} could be the same image, expected one")
-    return files

@@ -52,9 +52,7 @@ def folder_of(busi_folder, tmp_path):
                         images.append(f"{case}.png")
                         view, path = ("CC", "MLO")[number], f"{case}/1/1.2.{case}/0.dcm"
                         lesion = f"{case}_1/1/1.3.{case}"
-                        rows.append(
-                            f"P_{patient},LEFT,{view},1,mass,{pathology},{path},{lesion}/0.dcm,{lesion}/1.dcm"
-                        )
+                        rows.append(f"P_{patient},LEFT,{view},1,mass,{pathology},{path},{lesion}/0.dcm,{lesion}/1.dcm")
         return listed("cbis_ddsm", images, **lists)
 
     def chestxray14():
@@ -72,6 +70,13 @@ def folder_of(busi_folder, tmp_path):
         }
         return listed("chestxray14", images, **lists)
 
+    def inbreast():
+        rows = [f"removed;removed;L;CC;201001;{patient}{number};4;{patient % 2 + 1}" for patient, number in numbers]
+        images = [f"AllDICOMs/{patient}{number}_{patient:x}_MG_L_CC_ANON.dcm" for patient, number in numbers]
+        header = "Patient ID;Patient age;Laterality;View;Acquisition date;File Name;ACR;Bi-Rads"
+        positive = [row[:-1] + "5" if row[-1] == "2" else row for row in rows]
+        return listed("inbreast", images, INbreast__csv=[header, *positive])
+
     def mini_mias():
         rows = [f"mdb{number:03d} F {('NORM', 'CIRC M 500 400 30')[number % 6 == 0]}" for number in range(1, 61)]
         return listed("mini_mias", [f"{row[:6]}.pgm" for row in rows], Info__txt=rows)
@@ -83,6 +88,7 @@ def folder_of(busi_folder, tmp_path):
         "chestxray14": chestxray14,
         "csv": csv,
         "folder": lambda: (tmp_path / "data", {"twins": True}),
+        "inbreast": inbreast,
         "mini_mias": mini_mias,
         "rsna": rsna,
     }
