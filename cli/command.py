@@ -81,8 +81,8 @@ def _parsers():
     predict.add_argument("--heatmap", metavar="DIR", help="write each image with its heatmap into this folder")
 
     run = command("run", _run, "run a paper's recipe: train, measure, report")
-    run.add_argument("recipe", metavar="RECIPE", help="drs or morphhr")
-    run.add_argument("--dataset", metavar="D", help="such as rsna; the paper's by default")
+    run.add_argument("recipe", metavar="RECIPE", help="all_conv, drs or morphhr")
+    run.add_argument("--dataset", metavar="D", help="such as rsna; the paper's by default (all_conv, morphhr)")
     run.add_argument("--data", required=True, metavar="DIR", help="the dataset's folder")
     run.add_argument("--out", required=True, metavar="RUN", help="the run's folder; an interrupted run goes on there")
     run.add_argument("--profile", default="paper", metavar="P", help="paper (default) or quick")
@@ -90,6 +90,11 @@ def _parsers():
     run.add_argument("--method", action="append", default=[], metavar="M", help="may be repeated; all by default")
     run.add_argument("--backbone", metavar="B", help="in place of the profile's")
     run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting; may be repeated")
+
+    run.add_argument("--top", action="append", metavar="T", help="top layers, such as vgg-256x1-128x1 (all_conv)")
+    for kind, text in (("patch", "with annotated lesions"), ("transfer", "to move to")):
+        run.add_argument(f"--{kind}-dataset", metavar="D", help=f"another dataset, {text} (all_conv)")
+        run.add_argument(f"--{kind}-data", metavar="DIR", help="its folder")
 
     publish = command("publish", _publish, "make a checkpoint and a release archive of a run's model")
     publish.add_argument("run", metavar="RUN", help="a run's folder, or that of one method in it")
@@ -257,13 +262,16 @@ def _run(options):
     from .. import recipes
 
     module = recipes.recipe(options.recipe)
-    dataset = {} if options.dataset is None else {"dataset": options.dataset}
-    if dataset and not hasattr(module, "DATASETS"):
-        raise ValueError(f"--dataset {options.dataset}: the recipe {options.recipe} has one dataset, expected none")
+    special = {name: getattr(options, name) for name in recipes.OPTIONS if getattr(options, name) is not None}
+    for name, value in special.items():
+        if name not in module.OPTIONS:
+            raise ValueError(
+                f"--{name.replace('_', '-')}: received {value}, expected none: {options.recipe} has no such"
+            )
     module.run(
         options.data,
         options.out,
-        **dataset,
+        **special,
         profile=options.profile,
         protocol=options.protocol,
         methods=tuple(options.method),

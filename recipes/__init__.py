@@ -1,11 +1,16 @@
-"""Papers as recipes: one file each, with `run`, `PROFILES`, `METHODS` and `PROTOCOLS`."""
+"""Papers as recipes: one file each, with `run`, `PROFILES`, `METHODS`, `PROTOCOLS` and `OPTIONS`.
+
+`OPTIONS` are the arguments of `run` that not every recipe has.
+"""
 
 import importlib
 
 from .._nearest import require
 
 # Name of a recipe to its module in this folder.
-RECIPES = {"drs": "drs", "morphhr": "morphhr"}
+RECIPES = {"all_conv": "all_conv", "drs": "drs", "morphhr": "morphhr"}
+# What only some recipes take.
+OPTIONS = ("dataset", "top", "patch_dataset", "patch_data", "transfer_dataset", "transfer_data")
 
 
 def recipe(name):

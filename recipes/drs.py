@@ -109,6 +109,7 @@ METHODS = {
     "drs-all-blocks": Method("DRS + fine-tuning, all blocks", True, "all", (0.954, 0.923, 0.976, 0.897)),
 }
 PROTOCOLS = ("published", "sound")
+OPTIONS = ()
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Section 3.4: training

@@ -31,7 +31,6 @@ those of its test part, whose AUCs of 0.819 and 0.831 are too low for them.
 import random
 from dataclasses import asdict, dataclass, field, replace
 
-import keras
 import numpy as np
 import pandas as pd
 
@@ -68,8 +67,21 @@ from ..training.run import (
 )
 from ..zoo import backbones, builders
 from ..zoo.store import file_sha256
+from .reporting import (
+    as_text,
+    difference_text,
+    is_present,
+    kept_columns,
+    leak_limitation,
+    predict,
+    read_predictions,
+    shortcut_lines,
+    table_limitation,
+    table_row,
+)
 
 PROTOCOLS = ("published", "sound")
+OPTIONS = ("dataset",)
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Section IV.A: the images
@@ -273,12 +285,6 @@ def split_table(table, settings):
     return table
 
 
-def is_present(labels, output, table):
-    """0 or 1 for each label of an image table: whether it is, or holds, `output`."""
-    several = datasets.is_multi_label(table)
-    return np.array([output in label.split("|") if several else output == label for label in labels], dtype=int)
-
-
 class Parts:
     """The three parts of the data as batches, at the input size of one network."""
 
@@ -357,17 +363,11 @@ def score(parts, model, crops):
     for part in ("validation", "test"):
         scores = []
         for place, mirror in CROPS[crops]:
-            batches = parts.batches(part, place, mirror)
-            each = [model.predict_on_batch(batches[index][0]) for index in range(len(batches))]
-            scores.append(np.concatenate([keras.ops.convert_to_numpy(values) for values in each]))
-        known = [name for name in KEPT if name in parts.table]
-        rows = parts.table.iloc[parts.indices[part]][known].reset_index(drop=True)
+            scores.append(predict(model, parts.batches(part, place, mirror)))
+        rows = kept_columns(parts.table, parts.indices[part])
         columns = pd.DataFrame(np.mean(scores, axis=0), columns=outputs(parts.table))
         tables.append(pd.concat([rows, columns], axis=1))
     return pd.concat(tables, ignore_index=True)
-
-
-KEPT = ("image", "subject", "label", "split", "site", "machine")
 
 
 def outputs(table):
@@ -614,11 +614,6 @@ def read_scores(context, folder, crops):
     return Scores(context.table, found) if found else None
 
 
-def read_predictions(file):
-    """What `score` gave; a label such as "None" is one."""
-    return pd.read_csv(file, dtype=dict.fromkeys(KEPT, str), keep_default_na=False)
-
-
 def card_fields(context, name, repeat, build, folder):
     """What the card of one trained network says; `zoo.publish` adds name and version."""
     chosen, table, source = context.settings, context.table, datasets.source(context.dataset)
@@ -677,29 +672,6 @@ def card_fields(context, name, repeat, build, folder):
             "For research, not for diagnosis.",
         ],
     }
-
-
-def leak_limitation(table):
-    """What a card must say of subjects on both sides of the split."""
-    images, n = leaked(table)
-    return [f"{images} of the {n} test images are of subjects in the training part: it flatters."] if images else []
-
-
-def table_limitation(table):
-    """What a card must say where the table without images tells something."""
-    area = table_auc(table)
-    return (
-        [f"On the same test part a random forest on the table without images reaches {as_text(area)}."] if area else []
-    )
-
-
-def table_auc(table):
-    """Test AUC of a random forest on site, machine, age and view; None where the table has no site or machine."""
-    if datasets.is_multi_label(table) or not {"site", "machine"} & set(table.columns):
-        return None
-    test = table[table["split"] == "test"]
-    labels = is_present(test["label"], outputs(table)[0], table)
-    return analysis.auc(labels, analysis.table_scores(table), test["subject"].to_numpy())
 
 
 def metric_name(crops, output, table):
@@ -833,10 +805,10 @@ def report_text(context, found, results, differences, out):
         ]
     for row in differences.to_dict("records"):
         names = f"{title(row['first'], chosen)} - {title(row['second'], chosen)}"
-        interval = " to ".join(f"{100 * row[end]:+.1f}" for end in ("low", "high"))
         paper = "" if pd.isna(row["paper"]) else f"{100 * row['paper']:+.1f}"
-        difference = f"{100 * row['difference']:+.1f} ({interval})"
-        lines.append(table_row(names, row["crops"], row["output"], difference, f"{row['p_value']:.2g}", paper))
+        lines.append(
+            table_row(names, row["crops"], row["output"], difference_text(row), f"{row['p_value']:.2g}", paper)
+        )
     lines += [
         "",
         "Sensitivity and specificity of the ensemble (table II) at the point of the validation part's ROC curve "
@@ -857,36 +829,16 @@ def report_text(context, found, results, differences, out):
     return "\n".join(lines)
 
 
-def table_row(*cells):
-    """A row of a Markdown table."""
-    return f"| {' | '.join(map(str, cells))} |"
-
-
-def as_text(interval):
-    """A share with its interval."""
-    return interval_text("share", interval_columns("share", interval._asdict()))
-
-
 def shortcuts(context, found):
-    """What the test AUC owes to where an image comes from: within machines and sites, and from the table alone."""
-    data = context.table
-    known = [name for name in ("machine", "site") if name in data]
-    if datasets.is_multi_label(data) or not known:
-        return []
-    columns = "|".join(f" within {name}s " for name in known)
-    lines = ["", "What needs no image:", "", f"| network | crops |{columns}|", "|---|---|" + "---|" * len(known)]
+    """What the test AUCs of the ensembles owe to where an image comes from."""
+    output, titled = outputs(context.table)[0], {}
     for (name, crops), scores in found.items():
-        labels, values, subjects = scores.of("test", *outputs(data))
-        test = scores.predictions[0]["split"] == "test"
-        cells = []
-        for column in known:
-            strata = scores.predictions[0].loc[test, column].to_numpy()
-            both = pd.Series(labels).groupby(strata).nunique().max() == 2
-            area = analysis.auc_within(labels, values.mean(axis=0), strata, subjects) if both else None
-            cells.append(f"{as_text(area)}, n = {area.n}" if both else f"no {column} has both classes")
-        lines.append(table_row(title(name, context.settings), crops, *cells))
-    area = table_auc(data)
-    return [*lines, "", f"A random forest on the table without images reaches {as_text(area)}; n = {area.n}."]
+        rows = scores.predictions[0]
+        rows = rows[rows["split"] == "test"]
+        _, values, _ = scores.of("test", output)
+        crop_text = "" if crops == 1 else f" ({crops} crops)"
+        titled[title(name, context.settings) + crop_text] = rows.assign(score=values.mean(axis=0))
+    return shortcut_lines(context.table, titled)
 
 
 def surgery_text(out):

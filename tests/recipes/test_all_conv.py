@@ -1,0 +1,311 @@
+"""The all-convolutional recipe against the paper's tables and text, and runs on small made-up data."""
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+from medzoo import analysis, datasets, recipes, zoo
+from medzoo.datasets.table import image_table
+from medzoo.layers import TOPS
+from medzoo.recipes import all_conv
+from medzoo.training import parse_settings
+from PIL import Image
+from sklearn.metrics import accuracy_score, roc_auc_score
+
+# Tables 2 and 3 as printed: patch set, blocks, AUC and AUC of augmented prediction.
+TABLE_2 = """
+S1 [512-512-2048]x1 [512-512-2048]x1 0.63 NA
+S10 [512-512-2048]x1 [512-512-2048]x1 0.85 0.87
+S10 [512-512-1024]x2 [512-512-1024]x2 0.85 0.87
+S10 [256-256-256]x1 [128-128-128]x1 0.84 0.85
+S10 [256-256-256]x3 [128-128-128]x3 0.83 0.84
+S10 [256-256-512]x3 [128-128-256]x3 0.84 0.87
+S10 256x1 128x1 0.87 0.88
+heatmap S10 [512-512-1024]x2 [512-512-1024]x2 0.80 NA
+heatmap S10 [64-64-256]x2 [128-128-512]x2 0.81 NA
+fc S10 5 64 32 0.73 NA
+fc S10 2 512 256 0.72 NA
+fc S10 1 2048 1024 0.65 NA
+"""
+TABLE_3 = """
+S10 512x3 512x3 0.81 0.82
+S10 512x1 512x1 0.83 0.86
+S10 256x3 128x3 0.83 0.85
+S10 256x1 128x1 0.85 0.86
+S10 128x1 64x1 0.84 0.85
+S10 [512-512-1024]x2 [512-512-1024]x2 0.85 0.88
+fc S10 5 64 32 0.71 NA
+fc S10 2 512 256 0.68 NA
+fc S10 1 2048 1024 0.69 NA
+"""
+TINY = [
+    "input_size=64,64",
+    "patch_size=32",
+    "patch_epochs=1,1,1",
+    "epochs=1,1",
+    "batch_size=8",
+    "test_share=0.4",
+    "validation_share=0.4",
+    "transfer_test_share=0.4",
+    "transfer_subjects=4",
+    "transfer_epochs=1",
+    "precision=float32",
+]
+
+
+def printed(table, backbone):
+    """Rows of a printed table as the recipe has them."""
+    rows = {}
+    for line in table.strip().splitlines():
+        *head, patch_set, one, two, area, augmented = line.replace("[", "").replace("]", "").split()
+        if (head and head[0] == "fc") or patch_set.isdigit():
+            pool, patch_set = patch_set, head[-1]
+            top = f"heatmap-pool{pool}-fc{one}-fc{two}"
+        else:
+            kind = "resnet" if "-" in one else "vgg"
+            top = f"{'heatmap-' if head else ''}{kind}-{one}-{two}"
+        rows[backbone, patch_set, top] = (float(area), None if augmented == "NA" else float(augmented))
+    return rows
+
+
+def test_rows_are_those_of_tables_2_and_3():
+    assert printed(TABLE_2, "resnet50") | printed(TABLE_3, "vgg16") == all_conv.TABLES_2_AND_3
+    assert {top for _, _, top in all_conv.TABLES_2_AND_3} == set(TOPS)
+
+
+def test_table_4_by_network():
+    """As printed: Resnet-Resnet, Resnet-VGG, VGG-VGG, VGG-Resnet."""
+    printed = {20: (92, 88, 87, 89), 30: (93, 94, 93, 90), 40: (93, 95, 93, 93), 50: (94, 95, 94, 93)}
+    printed |= {60: (95, 95, 95, 94), 72: (95, 95, 95, 95)}
+    order = [("resnet50", "resnet"), ("resnet50", "vgg"), ("vgg16", "vgg"), ("vgg16", "resnet")]
+    for women, areas in printed.items():
+        known = dict(zip(all_conv.BEST_FOUR, all_conv.TABLE_4[women], strict=True))
+        found = [100 * known[backbone, all_conv.BEST_TOPS[kind]] for backbone, kind in order]
+        assert found == pytest.approx(areas)
+
+
+def test_training_of_the_paper():
+    """Section 3.1.2."""
+    settings = parse_settings(all_conv.PROFILES, "paper")
+    patch = all_conv.patch_stages(settings)
+    assert [(stage.epochs, stage.learning_rate) for stage in patch] == [(3, 1e-3), (10, 1e-4), (37, 1e-5)]
+    assert [stage.train[-1] for stage in patch] == ["head", "head", "*"]
+    whole = all_conv.whole_image_stages(settings, "vgg-256x1-128x1")
+    assert [(stage.epochs, stage.learning_rate, stage.weight_decay) for stage in whole] == [
+        (30, 1e-4, 0.001),
+        (20, 1e-5, 0.01),
+    ]
+    assert [stage.train for stage in whole] == [("top", "head"), ("*",)]
+    (transfer,) = all_conv.transfer_stages(settings)
+    assert (transfer.epochs, transfer.learning_rate, transfer.weight_decay) == (200, 1e-5, 0.01)
+    random = parse_settings(all_conv.PROFILES, "paper", ["start=random"])
+    assert [(stage.epochs, stage.learning_rate) for stage in all_conv.patch_stages(random)] == [(50, 1e-3)]
+    assert (settings.input_size, settings.patch_size, settings.patch_batch_size, settings.batch_size) == (
+        (1152, 896),
+        224,
+        32,
+        2,
+    )
+    assert (settings.test_share, settings.validation_share, settings.transfer_subjects) == (
+        0.15,
+        0.1,
+        (20, 30, 40, 50, 60),
+    )
+
+
+def test_top_46_layers_of_resnet50_by_name():
+    """Counted from the end of Keras 2.0's ResNet50 with pooling and dense layer: 2 + 32 + 10, and two without weights."""
+    network = keras.applications.ResNet50(include_top=False, weights=None, input_shape=(64, 64, 3))
+    # Keras 2.0 had no layers of Keras 3's names, but the same layers in each block: 12 in the first one, 10 in others.
+    names = [layer.name for layer in network.layers]
+    last = [name for name in names if name.startswith(("conv5_", "conv4_block6_"))]
+    assert len(last) == 32 + 10
+    assert zoo.backbones.match_layers(names, ("conv4_block6_*", "conv5_*")) == last
+    assert all_conv.UNFROZEN["resnet50"] == ("stage4", "conv4_block6_*", "head")
+
+
+def test_top_11_layers_of_vgg16_by_name():
+    network = keras.applications.VGG16(include_top=False, weights=None, input_shape=(64, 64, 3))
+    names = [layer.name for layer in network.layers][-9:]  # 11 with the pooling and the dense layer
+    assert names[0] == "block3_pool"  # without weights
+    assert {name.split("_")[0] for name in names[1:]} == {"block4", "block5"}
+    assert all_conv.UNFROZEN["vgg16"] == ("stage3", "stage4", "head")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("patch_set=S5", "unknown patch_set 'S5'"),
+        ("start=zeros", "unknown start 'zeros'"),
+        ("flips=3", "unknown flips 3"),
+        ("epochs=3", "epochs: received 1 numbers, expected 2"),
+        ("input_size=512", "input_size: received 1 numbers, expected 2"),
+        ("patch_size=1000", "patch_size: received 1000, expected at most the image's"),
+        ("transfer_subjects=0", "transfer_subjects: received 0, expected at least 1"),
+        ("test_share=2", "test_share: received 2, expected more than 0"),
+    ],
+)
+def test_settings_are_refused(override, message):
+    with pytest.raises(ValueError, match=message):
+        parse_settings(all_conv.PROFILES, "paper", [override])
+
+
+def test_growing_subsets_are_nested_whole_and_stratified():
+    rows = [
+        {"image": f"{woman}-{view}.png", "subject": f"w{woman}", "label": "sick" if woman % 4 == 0 else "well"}
+        for woman in range(40)
+        for view in range(2)
+    ]
+    table = image_table(rows, "made", "/nowhere", ("well", "sick"), "named")
+    training = np.flatnonzero(table["subject"] != "w39")
+    found = all_conv.growing_subsets(table, training, (8, 20, 99))
+    assert list(found) == [8, 20, 39]  # no 99: there are 39
+    before = set()
+    for number, positions in found.items():
+        part = table.iloc[positions]
+        assert part["subject"].nunique() == number
+        assert len(part) == 2 * number  # all images of each
+        assert before <= set(positions)
+        before = set(positions)
+        sick = part[part["label"] == "sick"]["subject"].nunique()
+        assert abs(sick - number / 4) <= 1
+    assert before == set(training)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Runs on made-up data
+
+KINDS = ["CIRC M", "CIRC B", "CALC M", "CALC B", None]
+
+
+@pytest.fixture(scope="module")
+def mammograms(tmp_path_factory):
+    """50 women in the layout of mini-MIAS; masses are discs and calcifications dots, malignant ones brighter."""
+    folder = tmp_path_factory.mktemp("made-up") / "MIAS"
+    folder.mkdir()
+    rows, columns = np.mgrid[:128, :128]
+    lines = []
+    for number in range(1, 101):
+        random = np.random.default_rng(number)
+        kind = KINDS[(number - 1) // 2 % 5] if number % 2 else None
+        pixels = random.normal(90, 15, (128, 128))
+        x, y, radius = random.integers(40, 88), random.integers(40, 88), 10
+        if kind:
+            inside = (rows - y) ** 2 + (columns - x) ** 2 < radius**2
+            inside &= (random.random((128, 128)) < 0.2) if kind.startswith("CALC") else True
+            pixels += inside * (140 if kind.endswith("M") else 70)
+        name = f"mdb{number:03d}"
+        Image.fromarray(np.clip(pixels, 0, 255).astype("uint8")).save(folder / f"{name}.png")
+        lines.append(f"{name} G {kind} {8 * x} {1024 - 8 * y} {8 * radius}" if kind else f"{name} G NORM")
+    (folder / "Info.txt").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture
+def run(tiny, mammograms, tmp_path, monkeypatch):
+    monkeypatch.setitem(all_conv.UNFROZEN, tiny, ("stage4", "head"))
+
+    def run(folder="RUN", overrides=(), **options):
+        chosen = {"dataset": "mini_mias", "profile": "quick", "backbone": tiny, "verbose": 0, **options}
+        return all_conv.run(mammograms, tmp_path / folder, overrides=[*TINY, *overrides], **chosen), tmp_path / folder
+
+    return run
+
+
+def test_whole_run_with_transfer_reports_what_its_predictions_give(run, mammograms):
+    methods = ("patch-classifier", "whole-image", "imagenet-start", "fine-tuning", "two-step")
+    results, out = run(
+        methods=methods,
+        overrides=["flips=4"],
+        transfer_dataset="mini_mias",
+        transfer_data=mammograms,
+    )
+    assert set(results["method"]) == set(methods)
+    for record in results.to_dict("records"):
+        folder = out / all_conv.row_of(record).name
+        if not pd.isna(record["subjects"]):
+            folder = out / "transfer-mini_mias" / folder.name / f"subjects-{int(record['subjects'])}"
+        rows = pd.read_csv(folder / all_conv.FILES.get(record["metric"], "predictions.csv"))
+        if record["metric"] == "accuracy":
+            predicted = rows[list(datasets.PATCH_CLASSES)].idxmax(axis=1)
+            assert record["value"] == pytest.approx(accuracy_score(rows["label"], predicted))
+        else:
+            test = rows[rows["split"] == "test"]
+            assert record["value"] == pytest.approx(roc_auc_score(test["label"] == "malignant", test["score"]))
+        assert record["low"] <= record["value"] <= record["high"]
+    text = (out / "report.md").read_text()
+    for part in ("Table 1", "Tables 2 and 3", "Table 4", "figure-2-loss.png", "figure-3-roc.png", "heatmap-"):
+        assert part in text
+    # The transfer trains on women of its training part alone, who are those of the patches.
+    split = pd.read_csv(out / "split-mini_mias.csv").set_index("image")["split"]
+    scored = pd.read_csv(out / "transfer-mini_mias" / "fine-tuning-tiny" / "subjects-4" / "predictions.csv")
+    assert set(split[scored["image"]]) == {"validation", "test"}
+
+    before = {file: file.stat().st_mtime_ns for file in out.rglob("predictions*.csv")}
+    again, _ = run(methods=methods, overrides=["flips=4"], transfer_dataset="mini_mias", transfer_data=mammograms)
+    assert {file: file.stat().st_mtime_ns for file in out.rglob("predictions*.csv")} == before
+    pd.testing.assert_frame_equal(again, results)
+
+
+def test_checkpoints_say_what_they_saw_and_load(run, mammograms, tmp_path, monkeypatch):
+    _, out = run(methods=("patch-classifier", "whole-image"), top=("vgg-4x1-4x1",), protocol="sound")
+    monkeypatch.setenv("MEDZOO_CACHE", str(tmp_path / "cache"))
+    published = zoo.publish(out / "whole-image-S10-tiny-vgg-4x1-4x1", "made-up", tmp_path / "weights")
+    model = zoo.load(published.folder)
+    card = zoo.card(published.folder)
+    assert card.build["arguments"]["surgery"] == [{"name": "add_top", "top": "vgg-4x1-4x1"}]
+    assert card.classes == ["negative", "malignant"]
+    assert "aspect ratio kept" in card.input["resize"]
+    assert any("patch" in text for text in (card.summary, *card.limitations))
+    rows = pd.read_csv(out / "whole-image-S10-tiny-vgg-4x1-4x1" / "predictions.csv")
+    paths = [mammograms / name for name in rows["image"]]
+    predicted = analysis.predict_images(model, card, paths)["malignant"]
+    np.testing.assert_allclose(predicted, rows["score"], atol=2e-3)  # stored in float16
+    assert model.output_shape == (None, 1)
+    patch = zoo.load(out / "patch-classifier-S10-tiny" / "model")
+    assert patch.output_shape == (None, 5)
+    assert zoo.card(out / "patch-classifier-S10-tiny" / "model").classes == list(datasets.PATCH_CLASSES)
+
+
+def test_heatmap_tops_begin_with_the_patch_classifiers_head(run):
+    results, out = run(methods=("whole-image",), top=("heatmap-pool2-fc8-fc4", "heatmap-vgg-4x1-4x1"))
+    assert len(results) == 3  # the patch classifier that they need, and two networks
+    assert "Average of the scores of 2 whole-image networks" in (out / "report.md").read_text()
+
+
+def test_rows_are_added_to_a_run_and_others_settings_are_refused(run):
+    run(methods=("fine-tuning",))
+    results, _ = run(methods=("imagenet-start",))
+    assert list(results["method"]) == ["fine-tuning", "imagenet-start"]
+    with pytest.raises(ValueError, match="holds a run with settings"):
+        run(methods=("fine-tuning",), overrides=["epochs=2,1"])
+    with pytest.raises(ValueError, match="holds a run with settings"):
+        run(methods=("fine-tuning",), overrides=["seed=1"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"methods": ("whole",)}, "unknown method 'whole': did you mean 'whole-image'"),
+        ({"top": ("vgg-256",)}, "top: received 'vgg-256'"),
+        ({"backbone": "resnet19"}, "unknown backbone 'resnet19'"),
+        ({"protocol": "best"}, "unknown protocol 'best'"),
+        ({"patch_dataset": "mini_mias"}, "patch_dataset 'mini_mias' with patch_data None: expected both or neither"),
+        ({"methods": ("imagenet-start",), "top": ("heatmap-vgg-4x1-4x1",)}, "its heatmap is a patch classifier's"),
+    ],
+)
+def test_wrong_options_are_refused_before_anything_trains(run, tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        run(**options)
+    assert not (tmp_path / "RUN").exists()
+
+
+def test_no_annotated_lesion_is_refused(run, busi, tmp_path):
+    with pytest.raises(ValueError, match="regions"):
+        all_conv.run(busi, tmp_path / "RUN", dataset="folder", profile="quick", overrides=TINY, verbose=0)
+
+
+def test_recipe_is_registered():
+    assert recipes.recipe("all_conv") is all_conv
+    assert set(all_conv.OPTIONS) <= set(recipes.OPTIONS)
+    assert analysis.FOUR_FLIPS[0] == (False, False)
