@@ -369,6 +369,43 @@ def rates_at(labels, scores, threshold, subjects=None, level=0.95, resamples=200
     return tuple(intervals)
 
 
+def accuracy(labels, predicted, subjects=None, level=0.95, resamples=2000, seed=0):
+    """Returns the share of images whose predicted class is the right one, with its confidence interval.
+
+    The interval holds percentiles of a bootstrap by subject; Wilson's for a proportion of the subjects where all
+    resamples agree.
+
+    Args:
+        labels: (n,) class indices or names, of two classes or more.
+        predicted: (n,) those predicted.
+        subjects: (n,) names of the subject of each image, or None when every image is its own.
+        level: confidence level in (0, 1).
+        resamples: number of bootstrap resamples.
+        seed: seed of the bootstrap.
+
+    Returns:
+        `Interval(value, low, high, n)`.
+
+    Raises:
+        ValueError: when the lengths differ, or there is no image.
+    """
+    labels, predicted = np.ravel(labels), np.ravel(predicted)
+    if len(labels) != len(predicted) or not len(labels):
+        raise ValueError(f"labels, predicted: received {len(labels)} and {len(predicted)}, expected as many")
+    groups = _groups(subjects, labels)
+    _check_level(level)
+    right = labels == predicted
+    value, alike = float(right.mean()), np.zeros(len(labels), dtype=int)
+
+    def share(weights):
+        return (weights * right).sum(axis=1) / weights.sum(axis=1)
+
+    low, high = _percentiles(_bootstrap(alike, groups, resamples, seed, share), level)
+    if low == high:
+        low, high = _wilson_interval(value, groups.max() + 1, level)
+    return Interval(value, float(low), float(high), len(labels))
+
+
 def compare_delong(labels, a, b, subjects=None, level=0.95):
     """Compares the AUCs of two classifiers on the same images: the paired test of DeLong.
 

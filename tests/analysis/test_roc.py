@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from medzoo.analysis import (
+    accuracy,
     auc,
     compare_bootstrap_wilcoxon,
     compare_delong,
@@ -507,3 +508,18 @@ def test_mean_label_auc_leaves_out_a_label_that_a_resample_lacks():
 def test_mean_label_auc_refuses_other_shapes(shape):
     with pytest.raises(ValueError, match=r"scores: received shape .* for labels of \(60, 3\)"):
         mean_label_auc(np.eye(3, dtype=int)[np.arange(60) % 3], np.zeros(shape))
+
+
+def test_accuracy_by_hand_and_by_subject():
+    labels, predicted = [0, 1, 2, 2, 0, 1], [0, 1, 2, 0, 0, 1]
+    found = accuracy(labels, predicted)
+    assert found.value == pytest.approx(5 / 6)
+    assert found.n == 6
+    # With all images of one subject there is nothing to draw again: Wilson's interval of one, which is wide.
+    one = accuracy(labels, predicted, ["a"] * 6)
+    assert one.high - one.low > found.high - found.low
+    # Of two subjects, right throughout and wrong throughout, a resample is 0, 1/2 or 1.
+    two = accuracy([0, 0, 1, 1], [0, 0, 0, 0], ["a", "a", "b", "b"])
+    assert (two.low, two.value, two.high) == (0, 0.5, 1)
+    with pytest.raises(ValueError, match="received 2 and 1"):
+        accuracy([0, 1], [0])
