@@ -143,7 +143,10 @@ def to_whole_image(patch_model, top, input_shape, classes=2):
 
     Where padding does not reach, the trunk gives for a whole image what it gives for a patch at that place. A patch
     is padded at its own border, so that there the patch classifier sees less than the whole-image network, which sees
-    the neighbours. `tests/layers/test_whole_image.py` measures how far.
+    the neighbours. How far that reaches is measured in `tests/layers/test_whole_image.py`: a cell of the last feature
+    map sees 212 x 212 pixels with VGG16, 435 x 435 with ResNet18 and 483 x 483 with ResNet50, where the paper reckons
+    with the 224 of a patch. So VGG16's padding leaves one of a patch's 7 x 7 cells alone, a ResNet's none. A 3x3
+    convolution on top adds (3 - 1) x 32 to each side, as the paper has it: 276, 499 and 547.
 
     Args:
         patch_model: functional Keras classifier with the layers `head_pool` and `head_logits`, as `zoo.load` and the

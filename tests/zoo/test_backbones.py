@@ -119,7 +119,7 @@ class TestMean:
 
     @pytest.mark.parametrize("mean", [-1, 255.5, float("nan"), True, "50", (1, 2, 3)])
     def test_anything_else_is_refused(self, mean):
-        with pytest.raises(ValueError, match="mean: received .*, expected one grey value from 0 to 255") as error:
+        with pytest.raises(ValueError, match=r"mean: received .*, expected one grey value from 0 to 255") as error:
             backbone("resnet18", weights=None, mean=mean)
         assert "\n" not in str(error.value)
 
