@@ -174,7 +174,10 @@ def _regions(annotations, image, assessment):
                 f"{annotations}: {name!r} around ({x:.0f}, {y:.0f}), expected in an image of {width} x {height} pixels"
             )
         label = f"{'malignant' if positive else 'benign'} {LESION_KINDS[name.lower()]}"
-        regions.append(Region(label, [(x / width, y / height) for x, y in points]))
+        try:
+            regions.append(Region(label, [(x / width, y / height) for x, y in points]))
+        except ValueError as error:
+            raise ValueError(f"{annotations}: {error}") from error
     return regions
 
 

@@ -169,6 +169,8 @@ def test_a_lost_file_of_annotations_is_no_answer(folder, name):
 def test_a_region_outside_its_image(folder):
     write_areas(folder / "AllXML" / "105.xml", ("Mass", [(x + 2560, y) for x, y in TRIANGLE]))
     refused(folder, r"105.xml: 'Mass' around \(3413, 1110\), expected in an image of 2560 x 3328 pixels")
+    write_areas(folder / "AllXML" / "105.xml", ("Mass", [*TRIANGLE, (-3000.0, 100.0), (3000.0, 100.0)]))
+    refused(folder, r"105.xml: region 'malignant mass': point \(-1.17.*, expected fractions of the image")
 
 
 @pytest.mark.parametrize(
