@@ -9,7 +9,8 @@ import pandas as pd
 from PIL import Image
 
 from .._files import atomic
-from ..datasets.images import convert_channels, read_image, resize_image
+from ..datasets.images import fit_window, frame_image, read_image, resize_image
+from ..datasets.policies import FITS
 from ..datasets.table import NO_FINDING
 from .crops import crop_images, size_before_crop
 from .heatmaps import class_activation_map, overlay
@@ -20,23 +21,35 @@ BATCH = 16  # images in memory at a time
 def prepare_image(image, card):
     """Brings an image to the size and the channels of a checkpoint's input, as its training images were brought.
 
-    Where the card says that a crop is taken, it is the centre of the resized image.
+    Where the card says that images keep their aspect ratio, black fills the rest on the right and below. Where it says
+    that a crop is taken, it is the centre of the resized image.
 
     Args:
-        image: (height, width, 1 or 3), values in [0, 255], as `medzoo.datasets.read_image` gives it.
+        image: (height, width, 1 or 3), values in [0, 255], as `medzoo.datasets.read_image(path, card.input["dicom"])`
+            gives it.
         card: `medzoo.zoo.Card` of the checkpoint.
 
     Returns:
         float32 of shape `card.input["shape"]`: whole numbers in [0, 255], as training read them from the cache.
 
     Raises:
-        ValueError: the card asks for another way of resizing than the bilinear one.
+        ValueError: the card asks for another way of resizing than those of `medzoo.datasets.policies.FITS`.
     """
     height, width, channels = card.input["shape"]
-    if not card.input["resize"].startswith("bilinear"):
-        raise ValueError(f"card of {card.name!r}: received resize {card.input['resize']!r}, expected bilinear")
-    resized = resize_image(convert_channels(image, channels), size_before_crop((height, width), card.input["crop"]))
-    return np.rint(crop_images(resized, (height, width))).clip(0, 255)
+    frame = size_before_crop((height, width), card.input["crop"])
+    return crop_images(frame_image(image, frame, channels, _fit(card)), (height, width))
+
+
+def _fit(card):
+    """The way of resizing that a card names, perhaps with more said behind it."""
+    resize = card.input["resize"]
+    if resize.startswith(FITS["pad"]):
+        return "pad"
+    if not resize.startswith("bilinear") or "pad" in resize:
+        raise ValueError(
+            f"card of {card.name!r}: received resize {resize!r}, expected one of {'; '.join(FITS.values())}"
+        )
+    return "stretch"
 
 
 def predict_images(model, card, paths):
@@ -71,7 +84,9 @@ def predict_images(model, card, paths):
         raise ValueError(f"model {model.name!r}: received {units} outputs for the classes {', '.join(classes)}")
     parts = []
     for start in range(0, len(paths), BATCH):
-        images = np.stack([prepare_image(read_image(path), card) for path in paths[start : start + BATCH]])
+        images = np.stack(
+            [prepare_image(read_image(path, card.input["dicom"]), card) for path in paths[start : start + BATCH]]
+        )
         parts.append(keras.ops.convert_to_numpy(model.predict_on_batch(images)))
     probabilities = np.concatenate(parts).astype("float64")
     if units == 1 and not card.multi_label:
@@ -109,16 +124,21 @@ def heatmap_overlays(model, card, images):
 
 
 def _place(heatmap, size, card):
-    """A map of the model's input where it lies on an image of that size, 0 around it."""
+    """A map of the model's input where it lies on an image of that size, 0 around it; what lies on padding is cut."""
     shape = card.input["shape"][:2]
-    window = []
-    for side, before, length in zip(shape, size_before_crop(shape, card.input["crop"]), size, strict=True):
+    frame = size_before_crop(shape, card.input["crop"])
+    *_, height, width = fit_window(size, frame, _fit(card))
+    part, window = [], []
+    for side, before, framed, length in zip(shape, frame, (height, width), size, strict=True):
         start = (before - side) // 2
+        seen = max(0, min(side, framed - start))
+        part.append(slice(0, seen))
         # Every pixel of the image of which the crop holds a part.
-        window.append(slice(start * length // before, -(-(start + side) * length // before)))
+        window.append(slice(start * length // framed, -(-(start + seen) * length // framed) if seen else 0))
     placed = np.zeros(size, "float32")
-    extent = [part.stop - part.start for part in window]
-    placed[tuple(window)] = resize_image(heatmap[..., None], extent)[..., 0]
+    extent = [each.stop - each.start for each in window]
+    if min(extent) > 0:
+        placed[tuple(window)] = resize_image(heatmap[tuple(part)][..., None], extent)[..., 0]
     return placed
 
 
@@ -152,7 +172,7 @@ def write_heatmaps(model, card, paths, folder):
         targets[target] = path
     written = list(targets)
     for start in range(0, len(paths), BATCH):
-        images = [read_image(path) for path in paths[start : start + BATCH]]
+        images = [read_image(path, card.input["dicom"]) for path in paths[start : start + BATCH]]
         overlays = heatmap_overlays(model, card, images)
         for target, picture in zip(written[start : start + BATCH], overlays, strict=True):
             with atomic(target) as temporary:

@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 
 from .._files import write_json
+from .._nearest import unknown
+from ..datasets.policies import DICOM_POLICIES
 
 SCHEMA = 1
 MULTI_LABEL = "multi-label classification"
@@ -25,7 +27,7 @@ _FIELDS = {
         "backbone": (dict, type(None)),
         "logit_difference": _NUMBER,
     },
-    "input": {"shape": list, "range": list, "resize": str, "crop": _NUMBER},
+    "input": {"shape": list, "range": list, "resize": str, "crop": _NUMBER, "dicom": str},
     "data": {
         "dataset": str,
         "licence": str,
@@ -70,9 +72,10 @@ class Card:
             lies on, `{name, weights, kernel_norms}`, with the L2 norm of every variable that the backbone
             supplies; `logit_difference`, the largest difference on the golden input between the logits before
             storing and after.
-        input: `shape` (height, width, channels), `range` `[0, 255]`, `resize` (how images came to that shape) and
-            `crop`, in (0, 1]: the share of height and width that the centre crop keeps of the resized image, 1.0 for
-            the whole image.
+        input: `shape` (height, width, channels), `range` `[0, 255]`, `resize` (how images came to that shape; one of
+            `medzoo.datasets.policies.FITS`, perhaps with more said behind it), `crop`, in (0, 1]: the share of height
+            and width that the centre crop keeps of the resized image, 1.0 for the whole image, and `dicom`: the policy
+            by which grey DICOM files are read, see `medzoo.datasets.read_image`.
         classes: class names in the order of their indices; the last is the positive one of two that exclude each other.
         data: `dataset`, `licence`, `url`, counts of `images` and `subjects` (None: no subject is known),
             `subject_source`, `split` (image counts of `train`, `validation`, `test`) and what was `excluded`.
@@ -158,6 +161,8 @@ class Card:
         )
         _expect(self.input["range"] == [0, 255], "input.range", self.input["range"], "[0, 255]")
         _expect(0 < self.input["crop"] <= 1, "input.crop", self.input["crop"], "more than 0 and at most 1")
+        if self.input["dicom"] not in DICOM_POLICIES:
+            raise ValueError(f"card field 'input.dicom': {unknown('policy', self.input['dicom'], DICOM_POLICIES)}")
         expected = f"{MULTI_LABEL!r} if and only if build.arguments.multi_label is true"
         multi_label = bool(self.build["arguments"].get("multi_label"))
         _expect(self.multi_label == multi_label, "task", self.task, expected)
@@ -176,13 +181,15 @@ class Card:
 
     @classmethod
     def from_dict(cls, fields):
-        """A card from the mapping that `json.load` gives.
+        """A card from the mapping that `json.load` gives; where `input.dicom` is missing, it is `"voi"`.
 
         Raises:
             ValueError: the first missing, unknown or wrong field, in one line.
         """
         names = [field.name for field in dataclasses.fields(cls)]
         _check_names(fields, names, "")
+        if isinstance(fields["input"], dict):  # before there were policies, all images were read by this one
+            fields = {**fields, "input": {**fields["input"], "dicom": fields["input"].get("dicom", "voi")}}
         return cls(**fields)
 
     @classmethod

@@ -7,16 +7,25 @@ import numpy as np
 import pandas as pd
 import pytest
 from medzoo.analysis import heatmap_overlays, overlay, predict_images, prepare_image, write_heatmaps
+from medzoo.datasets import cached_images, image_table, read_image, resize_image
+from medzoo.datasets.policies import FITS
 from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
 CLASSES = ["benign", "malignant"]
 KERNEL = np.array([0.02, -0.01, 0.005])
 
 
 def make_card(
-    shape=(8, 12, 3), classes=CLASSES, resize="bilinear with antialiasing to the shape", crop=1.0, multi_label=False
+    shape=(8, 12, 3),
+    classes=CLASSES,
+    resize="bilinear with antialiasing to the shape",
+    crop=1.0,
+    multi_label=False,
+    dicom="voi",
 ):
-    prepared = {"shape": list(shape), "resize": resize, "crop": crop}
+    prepared = {"shape": list(shape), "resize": resize, "crop": crop, "dicom": dicom}
     return SimpleNamespace(name="mean-colour", input=prepared, classes=classes, multi_label=multi_label)
 
 
@@ -110,20 +119,67 @@ def test_a_card_with_a_crop_takes_the_centre_of_the_resized_image(paths):
         np.testing.assert_allclose(prepared, np.asarray(resized, "float32")[1:9, 1:13], atol=1)
 
 
-def test_an_image_is_prepared_as_the_cache_prepares_it_for_training(paths, tmp_path):
-    from medzoo.datasets import cached_images, image_table, read_image
-
+@pytest.mark.parametrize("fit", FITS)
+def test_an_image_is_prepared_as_the_cache_prepares_it_for_training(paths, tmp_path, fit):
     rows = [{"image": path, "label": "a"} for path in paths]
     table = image_table(rows, "some", tmp_path, ["a"], "none")
     for channels in (1, 3):
-        cached = cached_images(table, (8, 12), channels, tmp_path / "cache")
-        prepared = [prepare_image(read_image(path), make_card((8, 12, channels))) for path in paths]
+        cached = cached_images(table, (8, 12), channels, tmp_path / "cache", fit=fit)
+        card = make_card((8, 12, channels), resize=f"{FITS[fit]}; grey repeated")
+        prepared = [prepare_image(read_image(path), card) for path in paths]
         np.testing.assert_array_equal(cached.read(range(len(paths))), prepared)
 
 
-def test_another_way_of_resizing_is_refused(paths):
-    with pytest.raises(ValueError, match="'pad to a square'"):
-        predict_images(mean_colour(), make_card(resize="pad to a square"), paths)
+def test_a_padded_image_is_black_on_the_right_and_below():
+    """31 x 20 into 8 x 12 by 8/31: five columns; 20 x 40 by 12/40: six rows."""
+    card = make_card(resize=FITS["pad"])
+    for size, (height, width) in [((31, 20), (8, 5)), ((20, 40), (6, 12))]:
+        prepared = prepare_image(np.full((*size, 3), 200, "uint8"), card)
+        assert prepared.shape == (8, 12, 3)
+        assert (prepared[:height, :width] == 200).all()
+        assert prepared.sum() == 200 * 3 * height * width
+
+
+def write_dicom(path, stored, **elements):
+    dataset = Dataset()
+    dataset.SOPClassUID, dataset.SOPInstanceUID = SecondaryCaptureImageStorage, generate_uid()
+    dataset.Rows, dataset.Columns = stored.shape
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 12, 11, 0
+    dataset.PixelData = stored.astype("<u2").tobytes()
+    for name, value in elements.items():
+        setattr(dataset, name, value)
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.save_as(path, enforce_file_format=True)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("dicom", "grey"),
+    [("voi", [0, 255]), ("full", [0, 255 / 9])],  # a window from 0 to 100; values from 0 to 900
+)
+def test_dicom_is_read_by_the_policy_of_the_card(tmp_path, dicom, grey):
+    stored = np.zeros((8, 12))
+    stored[:, 6:], stored[0, 0] = 100, 900
+    window = {"WindowCenter": 50, "WindowWidth": 100, "VOILUTFunction": "LINEAR_EXACT"}
+    path = write_dicom(tmp_path / "a.dcm", stored, **window)
+    card = make_card((8, 12, 1), dicom=dicom)
+    expected = np.full((8, 12), round(grey[0]))
+    expected[:, 6:], expected[0, 0] = round(grey[1]), 255
+    model = mean_colour((8, 12, 1))
+    model.get_layer("head_logits").set_weights([np.array([[0.02]]), np.zeros(1)])
+    (probability,) = predict_images(model, card, [path])["malignant"]
+    assert probability == pytest.approx(1 / (1 + np.exp(-0.02 * expected.mean())), abs=1e-5)
+    (written,) = write_heatmaps(model, card, [path], tmp_path / "out")
+    mapped = overlay(np.asarray(read_image(path, dicom)), expected * 0.02)
+    np.testing.assert_allclose(np.asarray(Image.open(written)).astype(int), mapped, atol=1)
+
+
+@pytest.mark.parametrize("resize", ["pad to a square", "bilinear, padded on all sides"])
+def test_another_way_of_resizing_is_refused(paths, resize):
+    with pytest.raises(ValueError, match=f"received resize '{resize}', expected one of bilinear"):
+        predict_images(mean_colour(), make_card(resize=resize), paths)
 
 
 def test_a_file_that_is_no_image_is_named(paths, tmp_path):
@@ -170,6 +226,21 @@ def test_no_colour_outside_the_crop():
     seen = np.zeros((10, 15))
     seen[1:9, 1:13] = small[1:9, 1:13] @ KERNEL
     np.testing.assert_allclose(picture.astype(int), overlay(small, seen), atol=1)
+
+
+def test_the_heatmap_of_a_padded_image_lies_where_the_image_lies():
+    """16 x 12 into 8 x 12 by a half: six columns of the map are the image's, the others padding's."""
+    pixels = np.random.default_rng(1).integers(0, 256, (16, 12, 3), "uint8")
+    (picture,) = heatmap_overlays(mean_colour(), make_card(resize=FITS["pad"]), [pixels])
+    small = np.rint(resize_image(pixels, (8, 6)))
+    expected = overlay(pixels, resize_image((small @ KERNEL)[..., None], (16, 12))[..., 0])
+    # Colours are scaled by the largest of the map.
+    np.testing.assert_allclose(picture.astype(int), expected, atol=1)
+    # With a crop of the centre: 8 x 12 of 10 x 15, whose columns 1 to 13 hold those of the image from 1 to 8 of 8.
+    (picture,) = heatmap_overlays(mean_colour(), make_card(resize=FITS["pad"], crop=0.8), [pixels])
+    changed = (picture != pixels).any(axis=(0, -1))
+    assert not changed[0]
+    assert changed[2:].all()
 
 
 def test_heatmaps_have_the_size_of_their_images_and_keep_folders(tmp_path):

@@ -14,13 +14,13 @@ WHOLE = {
     "backbone": None,
     "logit_difference": 0.001,
 }
-INPUT = {"shape": [12, 10, 3], "range": [0, 255], "resize": "bilinear", "crop": 1.0}
+INPUT = {"shape": [12, 10, 3], "range": [0, 255], "resize": "bilinear", "crop": 1.0, "dicom": "window"}
 GOLDEN = {"seed": 1, "logits": [[0.5], [0.25]], "tolerance": 0.001}
 
 
 @pytest.fixture
 def card_fields(fields):
-    return {**fields, "schema": 1, "weights": dict(WHOLE), "golden": dict(GOLDEN)}
+    return {**fields, "schema": 1, "weights": dict(WHOLE), "input": dict(INPUT), "golden": dict(GOLDEN)}
 
 
 def test_a_card_survives_json(card_fields, tmp_path):
@@ -66,6 +66,8 @@ def test_each_field_is_needed(card_fields, field):
         ({"input": {**INPUT, "crop": 1.01}}, "'input.crop': received 1.01"),
         ({"input": {**INPUT, "crop": True}}, "'input.crop': received True"),
         ({"input": {"shape": [12, 10, 3], "range": [0, 255], "resize": "x"}}, "'input.crop' is missing"),
+        ({"input": {**INPUT, "dicom": 1}}, "'input.dicom': received 1, expected a finite str"),
+        ({"input": {**INPUT, "dicom": "windw"}}, "'input.dicom': unknown policy 'windw': did you mean 'window'"),
         ({"task": "multi-label classification"}, "'task': received 'multi-label classification', expected .* if and"),
         ({"metrics": [{"name": "auc"}]}, r"'metrics\[0\].part' is missing"),
     ],
@@ -74,6 +76,13 @@ def test_a_wrong_field_is_named_in_one_line(card_fields, change, message):
     with pytest.raises(ValueError, match=message) as error:
         Card.from_dict({**card_fields, **change})
     assert "\n" not in str(error.value)
+
+
+def test_an_old_card_read_dicom_by_the_policy_of_then(card_fields, tmp_path):
+    del card_fields["input"]["dicom"]
+    (tmp_path / "card.json").write_text(json.dumps(card_fields))
+    assert Card.read(tmp_path / "card.json").input == {**INPUT, "dicom": "voi"}
+    assert "dicom" not in card_fields["input"]
 
 
 def test_a_card_of_several_labels(card_fields):
