@@ -11,9 +11,17 @@ from multiprocessing import get_context
 
 import h5py
 import numpy as np
+import pydicom
 import pytest
 from medzoo.datasets import cache, cached_images, image_table, read_folder, readable
 from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import (
+    BreastTomosynthesisImageStorage,
+    ExplicitVRLittleEndian,
+    SecondaryCaptureImageStorage,
+    generate_uid,
+)
 
 BUILD = """
 import sys
@@ -380,6 +388,90 @@ def test_a_run_goes_on_past_bad_files_and_lists_them_at_the_end(folder, tmp_path
     assert images.read(range(37))[:, 0, 0, 0].tolist() == level
     assert images.windows.tolist() == [[0, 0, 8, 9 if fit == "stretch" else 7]] * 37
     assert images.sha256 == [hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in kept]
+
+
+def write_dicom(path, level, modality="MG"):
+    """A DICOM file of four values around `level`, which are those of a frame of 2 x 2."""
+    dataset = Dataset()
+    dataset.SOPClassUID, dataset.SOPInstanceUID = SecondaryCaptureImageStorage, generate_uid()
+    dataset.Rows = dataset.Columns = 2
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation, dataset.Modality = 1, "MONOCHROME2", modality
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 8, 8, 7, 0
+    dataset.PixelData = bytes([level, level + 1, level + 2, level + 3])
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.save_as(path, enforce_file_format=True)
+
+
+def dicom_table(folder):
+    """Twelve DICOM files, six of them bad, each in a way of its own; and the beginning of each one's reason."""
+    for number in range(12):
+        write_dicom(folder / f"{number:02d}.dcm", 10 * number, "CT" if number == 1 else "MG")
+    bad = {1: "a DICOM file of modality CT, expected MG"}
+
+    def change(number, reason, **elements):
+        path = folder / f"{number:02d}.dcm"
+        dataset = pydicom.dcmread(path)
+        for name, value in elements.items():
+            setattr(dataset, name, value)
+        if elements.get("PixelData", b"") is None:
+            del dataset.PixelData
+        pydicom.dcmwrite(path, dataset, implicit_vr=False, little_endian=True)
+        bad[number] = reason
+
+    change(2, "a DICOM file of modality MG without pixel data", PixelData=None)
+    change(4, "a DICOM file of zero range, all its pixels have the value 5", PixelData=bytes([5] * 4))
+    change(7, "a tomosynthesis of 30 frames", SOPClassUID=BreastTomosynthesisImageStorage, NumberOfFrames=30)
+    (folder / "08.dcm").write_bytes((folder / "08.dcm").read_bytes()[:-2])
+    bad[8] = "cannot be decoded"
+    syntax = folder / "10.dcm"
+    syntax.write_bytes(syntax.read_bytes().replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.7\0"))
+    bad[10] = "its transfer syntax is 1.2.840.10008.1.2.7, expected uncompressed"
+    rows = [{"image": f"{number:02d}.dcm", "label": "a"} for number in range(12)]
+    return image_table(rows, "mammograms", folder, ["a"], "none"), bad
+
+
+def test_dicom_files_are_each_left_out_with_their_reason(tmp_path, decoded):
+    whole, bad = dicom_table(tmp_path)
+    for _ in range(2):
+        table, lines = with_warning(whole, (2, 2), 1, tmp_path / "cache", modality="MG")
+        assert lines[0] == "6 of 12 images of 'mammograms' cannot be read and are left out:"
+        for line, (number, reason) in zip(lines[1:], sorted(bad.items()), strict=True):
+            assert line.startswith(f"{tmp_path / f'{number:02d}.dcm'}: {reason}")
+        assert list(table["image"]) == [f"{number:02d}.dcm" for number in (0, 3, 5, 6, 9, 11)]
+        images = cached_images(table, (2, 2), 1, tmp_path / "cache")
+        assert images.read(range(6))[:, 0, 0, 0].tolist() == [0, 30, 50, 60, 90, 110]
+    assert len(decoded) == 11
+    # Where any modality will do, the CT is an image like others.
+    table, lines = with_warning(whole, (2, 2), 1, tmp_path / "cache")
+    assert len(lines) == 6
+    assert cached_images(table, (2, 2), 1, tmp_path / "cache").read([1])[0, 0, 0] == 10
+
+
+def test_the_cache_of_each_dicom_policy(tmp_path):
+    for number in range(2):
+        write_dicom(tmp_path / f"{number}.dcm", 100)
+    rows = [{"image": f"{number}.dcm", "label": "a"} for number in range(2)]
+    table = image_table(rows, "some", tmp_path, ["a"], "none")
+    expected = {"voi": [100, 101, 102, 103], "full": [0, 85, 170, 255], "window": [100, 101, 102, 103]}
+    for intensity, values in expected.items():
+        images = cached_images(table, (2, 2), 1, tmp_path / "cache", intensity=intensity)
+        assert images.read([1]).ravel().tolist() == values
+        assert readable(table, (2, 2), 1, tmp_path / "cache", intensity=intensity).equals(table)
+    assert len(list((tmp_path / "cache" / "images").glob("*.h5"))) == 3
+    with pytest.raises(ValueError, match="unknown intensity 'windw': did you mean 'window'"):
+        cached_images(table, (2, 2), 1, tmp_path, intensity="windw")
+
+
+def test_a_new_decoder_of_dicom_makes_a_new_cache_of_dicom_only(folder, tmp_path, monkeypatch):
+    write_dicom(tmp_path / "x.dcm", 100)
+    dicom = image_table([{"image": "x.dcm", "label": "a"}], "some", tmp_path, ["a"], "none")
+    tables = [read_folder(folder), dicom]
+    before = [cached_images(table, (2, 2), 1, tmp_path).file for table in tables]
+    monkeypatch.setattr(cache, "DICOM_VERSION", cache.DICOM_VERSION + 1)
+    after = [cached_images(table, (2, 2), 1, tmp_path).file for table in tables]
+    assert after[0] == before[0]
+    assert after[1] != before[1]
 
 
 def test_bad_files_are_remembered_until_they_change(folder, tmp_path, decoded):
