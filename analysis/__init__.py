@@ -16,11 +16,11 @@ __getattr__, __dir__, __all__ = attach(
             "flip_images",
             "size_before_crop",
         ],
-        "heatmaps": ["class_activation_map", "overlay"],
+        "heatmaps": ["class_activation_map", "class_overlays", "evidence_map", "occlusion_map", "overlay"],
         "demonstration": ["demonstrate"],
         "movement": ["feature_movement"],
         "phantoms": ["draw_phantom"],
-        "pictures": ["patch_figure", "prediction_figure"],
+        "pictures": ["patch_figure", "patch_heatmap_figure", "prediction_figure"],
         "plots": [
             "activation_rate_change_figure",
             "activation_rate_figure",

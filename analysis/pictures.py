@@ -9,6 +9,7 @@ from matplotlib.patches import Rectangle
 
 from ..datasets.patches import PATCH_CLASSES
 from ..datasets.regions import region_mask
+from .heatmaps import class_overlays
 
 PAIRS = 3  # pairs of image and heatmap in a row
 MAMMOGRAMS = 4  # in a row of the picture of patches
@@ -141,4 +142,38 @@ def patch_figure(table, images, patches, size=224, rows=None):
         facecolor="0.15",
         labelcolor="white",
     )
+    return figure
+
+
+def patch_heatmap_figure(image, heatmap, classes, title):
+    """Draws what a patch classifier finds where in a mammogram: the image, and its heatmap for each class of lesions.
+
+    Args:
+        image: (height, width, 1 or 3), values in [0, 255].
+        heatmap: (u, v, classes) probabilities of `medzoo.layers.patch_heatmap` for that image.
+        classes: their names, the background first, such as `PATCH_CLASSES`.
+        title: str, such as the image's name and its label.
+
+    Returns:
+        matplotlib `Figure`: `savefig(path, dpi=120)`. Above each picture stands the largest probability in it; a
+        probability of 1 is covered alike in all of them.
+
+    Raises:
+        ValueError: names and heatmap differ in number, or the heatmap does not fit the image; see `class_overlays`.
+    """
+    image, heatmap = np.asarray(image), np.asarray(heatmap)
+    pictures = class_overlays(image, heatmap)
+    if len(classes) != heatmap.shape[-1]:
+        raise ValueError(f"classes: received {len(classes)} names for a heatmap of {heatmap.shape[-1]} classes")
+    side = 2.6  # inches, the width of an image
+    columns = 1 + len(pictures)
+    figure = Figure(figsize=(columns * side, side * image.shape[0] / image.shape[1] + 0.7), layout="constrained")
+    axes = figure.subplots(1, columns)
+    for cell in axes:
+        cell.axis("off")
+    axes[0].imshow(np.rint(np.broadcast_to(image, (*image.shape[:2], 3))).astype("uint8"))
+    for index, (cell, picture) in enumerate(zip(axes[1:], pictures, strict=True), start=1):
+        cell.imshow(picture)
+        cell.set_title(f"{classes[index]}, up to {heatmap[..., index].max():.2f}", fontsize=8)
+    figure.suptitle(title, fontsize=10)
     return figure

@@ -13,7 +13,7 @@ from ..datasets.images import fit_window, frame_image, read_image, resize_image
 from ..datasets.policies import FITS
 from ..datasets.table import NO_FINDING
 from .crops import crop_images, size_before_crop
-from .heatmaps import class_activation_map, overlay
+from .heatmaps import evidence_map, overlay
 
 BATCH = 16  # images in memory at a time
 
@@ -103,12 +103,12 @@ def predict_images(model, card, paths):
 
 
 def heatmap_overlays(model, card, images):
-    """Lays class activation maps over images at their own size; see `class_activation_map` and `overlay`.
+    """Lays maps of the evidence for a class over images at their own size; see `evidence_map` and `overlay`.
 
     Where the model sees only the centre of the image (`card.input["crop"]`), there is no colour outside it.
 
     Args:
-        model: a classifier with global average pooling and one dense layer.
+        model: a classifier whose head is one dense layer, as every one of the zoo.
         card: its `medzoo.zoo.Card`.
         images: list of (height, width, 1 or 3) arrays with values in [0, 255], of any sizes.
 
@@ -119,7 +119,7 @@ def heatmap_overlays(model, card, images):
     Raises:
         ValueError: the model has another head.
     """
-    maps = class_activation_map(model, np.stack([prepare_image(image, card) for image in images]))
+    maps = evidence_map(model, np.stack([prepare_image(image, card) for image in images]))
     return [overlay(image, _place(each, image.shape[:2], card)) for image, each in zip(images, maps, strict=True)]
 
 
@@ -143,7 +143,7 @@ def _place(heatmap, size, card):
 
 
 def write_heatmaps(model, card, paths, folder):
-    """Writes each image with its class activation map laid over it as `NAME_heatmap.png`, at the image's own size.
+    """Writes each image with the evidence for its class laid over it as `NAME_heatmap.png`, at the image's own size.
 
     Args:
         model, card: as for `heatmap_overlays`.
