@@ -30,7 +30,7 @@ def parse_settings(profiles, profile, overrides=()):
     if profile not in profiles:
         raise ValueError(unknown("profile", profile, profiles))
     chosen = profiles[profile]
-    known = {field.name for field in fields(chosen)}
+    known, changed = {field.name for field in fields(chosen)}, {}
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or key not in known:
@@ -44,8 +44,8 @@ def parse_settings(profiles, profile, overrides=()):
             wanted = "numbers, separated by commas" if several else kind.__name__
             example = ",".join(map(str, default)) if several else default
             raise ValueError(f"--set {key}={text}: expected {wanted}, as in {key}={example}") from None
-        chosen = replace(chosen, **{key: value})
-    return chosen
+        changed[key] = value
+    return replace(chosen, **changed)  # at once, as some fit each other only together
 
 
 def check_settings(settings, least, shares=()):

@@ -1,6 +1,7 @@
 """A backbone that trains in seconds, and a folder in BUSI's layout."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -9,11 +10,11 @@ from PIL import Image
 PIXELS = {"mean": [100.0] * 3, "deviation": [50.0] * 3}
 
 
-def build_tiny(pixels):
+def build_tiny(pixels, stride=4):
     """Residual blocks of twelve channels, named as in every backbone: one in stage 1, two in stage 4."""
     import keras
 
-    x = keras.layers.Conv2D(12, 5, 4, padding="same", activation="relu", name="conv1_conv")(pixels)
+    x = keras.layers.Conv2D(12, stride + 1, stride, padding="same", activation="relu", name="conv1_conv")(pixels)
     for name in ("conv2_block1", "conv5_block1", "conv5_block2"):
         y = keras.layers.Conv2D(12, 3, padding="same", name=f"{name}_1_conv")(x)
         y = keras.layers.BatchNormalization(name=f"{name}_1_bn")(y)
@@ -25,6 +26,16 @@ def build_tiny(pixels):
 @pytest.fixture
 def tiny(tmp_path, monkeypatch):
     """Registers the backbone `tiny` with "ImageNet" weights in `MEDZOO_WEIGHTS`."""
+    return register(build_tiny, tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def coarse(tmp_path, monkeypatch):
+    """As `tiny`, of stride 32."""
+    return register(functools.partial(build_tiny, stride=32), tmp_path, monkeypatch)
+
+
+def register(build, tmp_path, monkeypatch):
     import keras
     import pooch
     from medzoo.zoo import backbones
@@ -33,7 +44,7 @@ def tiny(tmp_path, monkeypatch):
     keras.utils.set_random_seed(11)
     file = tmp_path / "imagenet" / "tiny.weights.h5"
     source = backbones.Source((file.name,), "https://example.org/tiny", "sha256:", "MIT")
-    record = backbones.Backbone(build_tiny, PIXELS, backbones.RESNET_GROUPS, (1, 0, 0, 2), source)
+    record = backbones.Backbone(build, PIXELS, backbones.RESNET_GROUPS, (1, 0, 0, 2), source)
     monkeypatch.setitem(backbones.BACKBONES, "tiny", record)
     monkeypatch.setenv("MEDZOO_WEIGHTS", str(tmp_path / "imagenet"))
     backbones.backbone("tiny", None, (32, 32, 3)).save_weights(file)

@@ -39,7 +39,7 @@ fc S10 2 512 256 0.68 NA
 fc S10 1 2048 1024 0.69 NA
 """
 TINY = [
-    "input_size=64,64",
+    "input_size=128,128",
     "patch_size=32",
     "patch_epochs=1,1,1",
     "epochs=1,1",
@@ -114,7 +114,7 @@ def test_training_of_the_paper():
 
 
 def test_top_46_layers_of_resnet50_by_name():
-    """Counted from the end of Keras 2.0's ResNet50 with pooling and dense layer: 2 + 32 + 10, and two without weights."""
+    """Counted from the end of Keras 2.0: pooling and dense layer, 32, 10, and two without weights."""
     network = keras.applications.ResNet50(include_top=False, weights=None, input_shape=(64, 64, 3))
     # Keras 2.0 had no layers of Keras 3's names, but the same layers in each block: 12 in the first one, 10 in others.
     names = [layer.name for layer in network.layers]
@@ -188,8 +188,8 @@ def mammograms(tmp_path_factory):
     for number in range(1, 101):
         random = np.random.default_rng(number)
         kind = KINDS[(number - 1) // 2 % 5] if number % 2 else None
-        pixels = random.normal(90, 15, (128, 128))
-        x, y, radius = random.integers(40, 88), random.integers(40, 88), 10
+        pixels = np.where(columns < 104, random.normal(90, 15, (128, 128)), 3)  # the breast, and film beside it
+        x, y, radius = random.integers(16, 40), random.integers(16, 40), 8
         if kind:
             inside = (rows - y) ** 2 + (columns - x) ** 2 < radius**2
             inside &= (random.random((128, 128)) < 0.2) if kind.startswith("CALC") else True
@@ -202,11 +202,11 @@ def mammograms(tmp_path_factory):
 
 
 @pytest.fixture
-def run(tiny, mammograms, tmp_path, monkeypatch):
-    monkeypatch.setitem(all_conv.UNFROZEN, tiny, ("stage4", "head"))
+def run(coarse, mammograms, tmp_path, monkeypatch):
+    monkeypatch.setitem(all_conv.UNFROZEN, coarse, ("stage4", "head"))
 
     def run(folder="RUN", overrides=(), **options):
-        chosen = {"dataset": "mini_mias", "profile": "quick", "backbone": tiny, "verbose": 0, **options}
+        chosen = {"dataset": "mini_mias", "profile": "quick", "backbone": coarse, "verbose": 0, **options}
         return all_conv.run(mammograms, tmp_path / folder, overrides=[*TINY, *overrides], **chosen), tmp_path / folder
 
     return run
