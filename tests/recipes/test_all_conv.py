@@ -226,9 +226,16 @@ def test_whole_run_with_transfer_reports_what_its_predictions_give(run, mammogra
         if not pd.isna(record["subjects"]):
             folder = out / "transfer-mini_mias" / folder.name / f"subjects-{int(record['subjects'])}"
         rows = pd.read_csv(folder / all_conv.FILES.get(record["metric"], "predictions.csv"))
-        if record["metric"] == "accuracy":
-            predicted = rows[list(datasets.PATCH_CLASSES)].idxmax(axis=1)
-            assert record["value"] == pytest.approx(accuracy_score(rows["label"], predicted))
+        if record["method"] == "patch-classifier":
+            lesion = rows["label"] != "background"
+            malignant = rows["malignant mass"] + rows["malignant calcification"]
+            labels = rows["label"].isin(["malignant mass", "malignant calcification"])
+            expected = {
+                "accuracy": accuracy_score(rows["label"], rows[list(datasets.PATCH_CLASSES)].idxmax(axis=1)),
+                "auc lesion": roc_auc_score(lesion, -rows["background"]),
+                "auc malignant": roc_auc_score(labels[lesion], malignant[lesion]),
+            }
+            assert record["value"] == pytest.approx(expected[record["metric"]])
         else:
             test = rows[rows["split"] == "test"]
             assert record["value"] == pytest.approx(roc_auc_score(test["label"] == "malignant", test["score"]))
@@ -269,7 +276,7 @@ def test_checkpoints_say_what_they_saw_and_load(run, mammograms, tmp_path, monke
 
 def test_heatmap_tops_begin_with_the_patch_classifiers_head(run):
     results, out = run(methods=("whole-image",), top=("heatmap-pool2-fc8-fc4", "heatmap-vgg-4x1-4x1"))
-    assert len(results) == 3  # the patch classifier that they need, and two networks
+    assert list(results["method"]) == ["patch-classifier"] * 3 + ["whole-image"] * 2  # the one that they need
     assert "Average of the scores of 2 whole-image networks" in (out / "report.md").read_text()
 
 
