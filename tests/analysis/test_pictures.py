@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
-from medzoo.analysis import patch_figure, prediction_figure
+from medzoo.analysis import class_overlays, patch_figure, patch_heatmap_figure, prediction_figure
 from medzoo.datasets import Region, image_table, sample_patches
 
 
@@ -112,3 +112,21 @@ def test_patches_that_are_not_there_are_refused():
         patch_figure(table, images, patches.iloc[:0], 16)
     with pytest.raises(ValueError, match="rows: received 6, expected one of the mammograms with patches"):
         patch_figure(table, images, patches, 16, rows=[0, 6])
+
+
+def test_heatmap_of_each_class_beside_the_image(tmp_path):
+    random = np.random.default_rng(0)
+    image = random.integers(0, 256, (96, 64, 1)).astype("float32")
+    heatmap = random.dirichlet(np.ones(3), (2, 1))
+    figure = patch_heatmap_figure(image, heatmap, ("background", "mass", "calcification"), "name of it")
+    assert figure.get_suptitle() == "name of it"
+    shown = [axes.images[0].get_array() for axes in figure.axes]
+    np.testing.assert_array_equal(shown[0], np.broadcast_to(image, (96, 64, 3)))
+    for received, expected in zip(shown[1:], class_overlays(image, heatmap), strict=True):
+        np.testing.assert_array_equal(received, expected)
+    titles = [axes.get_title() for axes in figure.axes]
+    largest = heatmap[..., 1:].max(axis=(0, 1))
+    assert titles == ["", f"mass, up to {largest[0]:.2f}", f"calcification, up to {largest[1]:.2f}"]
+    figure.savefig(tmp_path / "picture.png")
+    with pytest.raises(ValueError, match="classes: received 2 names for a heatmap of 3 classes"):
+        patch_heatmap_figure(image, heatmap, ("background", "mass"), "")
