@@ -58,7 +58,7 @@ def draft():
         "task": "classification",
         "recipe": {"name": "drs", "command": "medzoo run drs", "paper": "Byra 2021"},
         "build": {"builder": "tiny", "arguments": arguments},
-        "input": {"shape": list(SHAPE), "range": [0, 255], "resize": "bilinear", "crop": 1.0},
+        "input": {"shape": list(SHAPE), "range": [0, 255], "resize": "bilinear", "crop": 1.0, "dicom": "voi"},
         "classes": ["benign", "malignant"],
         "data": {
             "dataset": "busi",
