@@ -1,3 +1,4 @@
+import io
 import struct
 import zlib
 
@@ -13,11 +14,13 @@ from PIL import Image, TiffImagePlugin
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import (
+    JPEG2000,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
+    JPEGBaseline8Bit,
     JPEGLossless,
     JPEGLosslessSV1,
     JPEGLSLossless,
@@ -365,6 +368,33 @@ def test_dicom_compressed_signed_values(tmp_path, name):
     assert np.allclose(as_read(path)[..., 0], (stored + 32768.0) / 65535 * 255, atol=1e-4)
 
 
+def encapsulated(path, frame, uid, fragments=1):
+    dataset = pydicom.dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = uid
+    dataset.PixelData = encapsulate([frame], fragments_per_frame=fragments)
+    dataset["PixelData"].is_undefined_length = True
+    dataset.save_as(path)
+    return path
+
+
+def test_dicom_compressed_with_loss(tmp_path):
+    """Compressed by Pillow, in one piece and in three."""
+    pixels = np.add.outer(np.arange(48), 2 * np.arange(64)) + np.random.default_rng(0).integers(0, 30, (48, 64))
+    pixels = pixels.astype("uint8")
+    path = write_dicom(tmp_path / "x.dcm", pixels, 8)
+    for kind, uid, options in [
+        ("JPEG", JPEGBaseline8Bit, {"quality": 95}),
+        ("JPEG2000", JPEG2000, {"quality_layers": [5], "irreversible": True, "no_jp2": True}),
+    ]:
+        stream = io.BytesIO()
+        Image.fromarray(pixels).save(stream, kind, **options)
+        expected = np.asarray(Image.open(stream)).astype(int)
+        assert 0 < abs(expected - pixels).max() < 40
+        for fragments in (1, 3):
+            image = as_read(encapsulated(path, stream.getvalue(), uid, fragments))
+            assert abs(image[..., 0] - expected).max() <= 1
+
+
 @pytest.mark.parametrize("uid", [ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian])
 def test_dicom_uncompressed_of_any_byte_order(tmp_path, uid):
     stored = noise("uint16", 12)
@@ -401,10 +431,8 @@ def test_dicom_with_half_a_frame_is_an_error(tmp_path, name, share):
     path = compress(write_dicom(tmp_path / "x.dcm", noise("uint16", 12)), name)
     dataset = pydicom.dcmread(path)
     frame = next(generate_frames(dataset.PixelData, number_of_frames=1))
-    dataset.PixelData = encapsulate([frame[: int(len(frame) * share) // 2 * 2]])
-    dataset["PixelData"].is_undefined_length = True
-    dataset.save_as(path)
-    refused(path, "cannot be decoded")
+    half = frame[: int(len(frame) * share) // 2 * 2]
+    refused(encapsulated(path, half, dataset.file_meta.TransferSyntaxUID), "cannot be decoded")
 
 
 def test_dicom_of_several_frames_is_refused_with_the_reason(tmp_path):
