@@ -7,7 +7,6 @@ import json
 import math
 import os
 import re
-import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +16,7 @@ import h5py
 import numpy as np
 from filelock import FileLock
 
-from .. import _cache
+from .. import _cache, _progress
 from .._files import read_json, write_json
 from .._nearest import require
 from .dicom import dicom_modality
@@ -323,7 +322,7 @@ def _build(file, paths, form, previous, go_on=False):
                 hashes += [sha256 for _, sha256, _, _ in chunk]
                 stamps += [stamp for _, _, stamp, _ in chunk]
                 windows += [window for *_, window in chunk]
-                _show_progress(start + len(loaded), len(paths))
+                _progress.show("reading images", start + len(loaded), len(paths))
             if not hashes:
                 partial.unlink()
                 return failures
@@ -396,8 +395,3 @@ def _writing(file):
         raise OSError(
             f"{file}: the cache cannot be written ({error.strerror}); make room, or name another folder in MEDZOO_CACHE"
         ) from error
-
-
-def _show_progress(done, total):
-    end = "\n" if done == total else ""
-    print(f"\rreading images: {done}/{total}", end=end, file=sys.stderr, flush=True)

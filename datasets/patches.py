@@ -6,7 +6,6 @@ image, S10 ten patches around each region, with an overlap of at least 0.9, and 
 """
 
 import hashlib
-import sys
 import warnings
 from numbers import Integral
 
@@ -14,6 +13,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
+from .. import _progress
 from .._nearest import unknown
 from .regions import region_mask
 
@@ -175,7 +175,8 @@ def sample_patches(table, images, patch_set="S10", size=224, seed=0):
             patches += [{**facts, "top": top, "left": left, "label": PATCH_CLASSES[0]} for top, left in places]
             if len(places) < wanted:
                 few.append(f"{facts['image']}: {len(places)} of {wanted}")
-        _show_progress(done, len(rows))
+        if done % CHUNK == 0 or done == len(rows):
+            _progress.show("sampling patches", done, len(rows))
     _warn(left_out, "image(s) with a region that cannot be placed, left out")
     _warn(far, f"region(s) without {PATCH_SETS[patch_set]} places of overlap {OVERLAP}: the nearest are taken")
     _warn(few, "image(s) with too few background places")
@@ -266,9 +267,3 @@ def _warn(images, what):
     if images:
         more = [f"and {len(images) - LISTED} more"] if len(images) > LISTED else []
         warnings.warn("\n  ".join([f"{len(images)} {what}", *images[:LISTED], *more]), stacklevel=3)
-
-
-def _show_progress(done, total):
-    if done % CHUNK == 0 or done == total:
-        end = "\n" if done == total else ""
-        print(f"\rsampling patches: {done}/{total}", end=end, file=sys.stderr, flush=True)

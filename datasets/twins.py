@@ -22,7 +22,6 @@ import hashlib
 import itertools
 import json
 import os
-import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -36,6 +35,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
+from .. import _progress
 from .._files import atomic
 from .cache import cache_folder
 from .images import DECODER_VERSION, convert_channels, read_bytes, read_image, resize_image
@@ -515,8 +515,7 @@ def _each(function, items, title):
         for number, result in enumerate(pool.map(function, items), start=1):
             results.append(result)
             if number * 20 // len(items) > (number - 1) * 20 // len(items):
-                end = "\n" if number == len(items) else ""
-                print(f"\rtwins: {title}, {number} of {len(items)}", end=end, file=sys.stderr, flush=True)
+                _progress.show(f"twins, {title}", number, len(items))
     return results
 
 
