@@ -87,6 +87,24 @@ def test_resnet18_costs_what_torchvision_says():
     assert total(keras.Model(resnet18.input, x)) == pytest.approx(1.814e9, rel=5e-4)  # "GFLOPS 1.81"
 
 
+def test_vgg16_costs_what_torchvision_says():
+    """With its three dense layers, of which the backbone has none: "GFLOPS 15.47"."""
+    convolutions = total(zoo.backbone("vgg16", weights=None, input_shape=(224, 224, 3)))
+    dense = 7 * 7 * 512 * 4096 + 4096 * 4096 + 4096 * 1000
+    assert convolutions + dense == pytest.approx(15.47e9, rel=5e-4)
+
+
+def test_the_benchmark_of_whole_images_counts_what_it_claims():
+    """660 windows of 7 x 7 cells against one map of 36 x 28: 32 times as much, but for the tiny head."""
+    script = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "all_conv.py"))
+    assert len(script["cut"](script["noise"](1152, 896))) == 660
+    patch_model, whole = script["build"]("resnet18", 256, 288)
+    windows = script["cut"](script["noise"](256, 288))
+    assert whole.output_shape[1:3] == (2, 3)
+    ratio = len(windows) * total(patch_model) / total(whole)
+    assert ratio == pytest.approx(6 * 49 / (8 * 9), rel=1e-3)
+
+
 def test_drs_layers_cost_nothing_that_is_counted():
     image = keras.Input((8, 8, 4))
     x = keras.layers.Conv2D(4, 3, padding="same", name="before")(image)
