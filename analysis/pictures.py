@@ -11,14 +11,14 @@ from ..datasets.patches import PATCH_CLASSES
 from ..datasets.regions import region_mask
 from .heatmaps import class_overlays
 
-PAIRS = 3  # pairs of image and heatmap in a row
+PAIRS = 4  # pairs of image and heatmap in a row: the four views of a woman
 MAMMOGRAMS = 4  # in a row of the picture of patches
 # Okabe and Ito, Color Universal Design, 2008, those that are seen on black: of the classes of patches in their order.
 PATCH_COLOURS = ("#56B4E9", "#D55E00", "#009E73", "#CC79A7", "#F0E442", "#E69F00", "#0072B2")
 
 
 def prediction_figure(images, overlays, titles, heading, note):
-    """Draws images beside their heatmaps, three pairs in a row.
+    """Draws images beside their heatmaps, four pairs in a row.
 
     Args:
         images: list of (height, width, 1 or 3) arrays with values in [0, 255].
@@ -41,12 +41,17 @@ def prediction_figure(images, overlays, titles, heading, note):
     columns = min(PAIRS, len(images))
     rows = -(-len(images) // columns)
     side = max(6.0, 4.2 * columns) / (2 * columns)  # inches, the width of an image
-    tallest = max(np.shape(image)[0] / np.shape(image)[1] for image in images)
-    height = rows * (side * min(tallest, 2) + 0.45) + 1.2
-    figure = Figure(figsize=(2 * columns * side, height), layout="constrained")
-    axes = figure.subplots(rows, 2 * columns, squeeze=False)
+    width = 2 * columns * side
+    shapes = [np.shape(image)[0] / np.shape(image)[1] for image in images]
+    heights = [side * min(max(shapes[row * columns : (row + 1) * columns]), 2) + 0.4 for row in range(rows)]
+    # As many letters of these sizes as an inch surely holds.
+    heading, note = textwrap.wrap(heading, int(10 * width)), textwrap.wrap(note, int(14 * width))
+    height = sum(heights) + 0.2 * len(heading) + 0.15 * len(note) + 0.2
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots(rows, 2 * columns, squeeze=False, height_ratios=heights)
     for cell in axes.flat:
         cell.axis("off")
+        cell.set_anchor("N")
     for index, (image, picture, title) in enumerate(zip(images, overlays, titles, strict=True)):
         row, column = divmod(index, columns)
         left, right = axes[row, 2 * column : 2 * column + 2]
@@ -54,9 +59,8 @@ def prediction_figure(images, overlays, titles, heading, note):
         left.imshow(np.rint(grey).astype("uint8"))
         left.set_title(title, fontsize=8, loc="left")
         right.imshow(picture)
-    width = int(14 * figure.get_figwidth())
-    figure.suptitle("\n".join(textwrap.wrap(heading, width)), fontsize=11, fontweight="bold")
-    figure.supxlabel("\n".join(textwrap.wrap(note, width)), fontsize=8)
+    figure.suptitle("\n".join(heading), fontsize=11, fontweight="bold")
+    figure.supxlabel("\n".join(note), fontsize=8)
     return figure
 
 

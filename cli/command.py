@@ -112,8 +112,8 @@ def _parsers():
     twins.add_argument("--sheet", metavar="PNG", help="draw the groups side by side into this file")
 
     demo = command("demo", _demo, "load a checkpoint, score images and draw a picture")
-    demo.add_argument("--images", metavar="DIR", help="folder with your own images; phantoms are drawn without")
-    demo.add_argument("--out", default="demo", metavar="DIR", help="folder for the picture; demo by default")
+    demo.add_argument("--images", metavar="DIR", help="folder with your own images; by default mammograms of CBIS-DDSM")
+    demo.add_argument("--out", default="demo", metavar="DIR", help="folder for the pictures; demo by default")
     return parser, added.choices
 
 
@@ -319,8 +319,8 @@ def _demo(options):
     from .. import analysis
 
     made = analysis.demonstrate(options.images, options.out)
-    print(f"{made.heading}.")
+    print(f"{made.heading}.\n{made.caveat}")
     print(made.predictions.to_string(index=False, float_format="{:.4f}".format))
     if made.found > len(made.predictions):
         print(f"{len(made.predictions)} of {made.found} images")
-    print(f"picture: {made.picture}")
+    print(f"picture: {made.picture}\nheatmaps: {made.heatmaps[0].parent}")

