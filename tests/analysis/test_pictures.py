@@ -35,6 +35,22 @@ def test_heading_and_note_are_on_the_picture(tmp_path):
     assert (tmp_path / "picture.png").stat().st_size > 1000
 
 
+def test_what_is_written_stays_on_a_picture_of_one_tall_image(tmp_path):
+    image = np.zeros((90, 50, 1), "float32")
+    heading, note = "Wide words, women, MAMMOGRAMS. " * 8, "A longer note of common words below it. " * 16
+    figure = prediction_figure([image], [image.repeat(3, -1).astype("uint8")], ["one"], heading, note)
+    figure.savefig(tmp_path / "picture.png")  # lays it out
+    page = figure.bbox
+    for text in (figure._suptitle, figure._supxlabel):
+        box = text.get_window_extent()
+        assert page.x0 <= box.x0 < box.x1 <= page.x1
+        assert page.y0 <= box.y0 < box.y1 <= page.y1
+    shown = figure.axes[0].get_window_extent()
+    assert shown.height / shown.width == pytest.approx(90 / 50)
+    assert figure._supxlabel.get_window_extent().y1 < shown.y0
+    assert shown.y1 < figure._suptitle.get_window_extent().y0
+
+
 def test_lists_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="received 0, 0 and 0"):
         prediction_figure([], [], [], "", "")
