@@ -24,11 +24,13 @@ option apart:
 images that it reports (there is one "validation" part in section 3.2).
 `sound`: the official split where the dataset has one, training images of women who are in its test part left out;
 images padded, the aspect ratio kept; transfer chooses the epoch on a validation part of its own.
+A split that a user's own table brings is kept under both.
 
 Where the paper is silent, or its code did something else:
 - "Weight decay" of the second stage was set in the code on layers already built, where Keras 2.0 ignored it; that of
-  the first was an L2 penalty. Here it is decoupled and in force in every stage (`medzoo.training.Stage`). Not offered
-  as it was: at a rate of 1e-5 the decoupled decay of 0.01 takes 1e-7 of a kernel a step, so that no number hangs on it.
+  the first was an L2 penalty. Here it is decoupled and in force in every stage (`medzoo.training.Stage`), which at
+  rates of 1e-4 and 1e-5 takes 1e-7 of a kernel a step in either: next to nothing, as in the second stage of the code.
+  The penalty of its first stage, on the new layers alone, is not offered.
 - The code shifted each of three channels of a grey image by itself, which tints it. Here the image is grey up to the
   network and has one shift.
 - Frozen batch norm still used the batch's statistics in Keras 2.0; here it is in inference mode.
@@ -37,7 +39,11 @@ Where the paper is silent, or its code did something else:
   builder), and is part of the checkpoint.
 - Softmax over two units is here a sigmoid of one: the same function and the same loss.
 - The text says nothing about how the epoch was chosen; its tables count epochs "when the best validation score has
-  been reached": accuracy for patches, AUC for whole images.
+  been reached": accuracy for patches, AUC for whole images. Some of them lie in a stage before the last; here each
+  stage ends with its own best epoch, so that the network is that of the last stage.
+- Training went on for up to 200 epochs more where it had not converged, as for VGG16: `--set epochs=30,220`.
+- The paper has 2478 mammograms of 1249 women, an earlier state of CBIS-DDSM than today's 3103 of 1566, in which 71
+  films are there twice, with masses and with calcifications. It validates on 10 % of the women, here of the images.
 """
 
 import functools
@@ -301,18 +307,12 @@ READ = {"cbis_ddsm": {"published": {"overlap": "official"}, "sound": {"overlap":
 EXCLUDED = {("cbis_ddsm", "sound"): "training images of women who are in the official test part too"}
 
 
-def read_table(dataset, data, settings, protocol):
-    """The image table of a dataset, without the files that cannot be decoded.
-
-    Raises:
-        ValueError, FileNotFoundError: as its reader, and when it has not two classes.
-    """
+def read_table(dataset, data, protocol):
+    """The image table of a dataset. Raises what its reader does, and ValueError for other than two classes."""
     table = datasets.read(dataset, data, **READ.get(dataset, {}).get(protocol, {}))
     if datasets.is_multi_label(table) or len(table.attrs["classes"]) != 2:
         raise ValueError(f"{data}: received the classes {', '.join(table.attrs['classes'])}, expected two")
-    modality = "MG" if datasets.source(dataset).modality == "mammography" else None
-    form = {"channels": 1, "fit": FIT[protocol], "intensity": settings.intensity}
-    return datasets.readable(table, settings.input_size, **form, modality=modality)
+    return table
 
 
 def split_table(table, settings, protocol, test_share):
@@ -321,19 +321,21 @@ def split_table(table, settings, protocol, test_share):
     Where lesions are known the split is stratified by their kind, else by the image's class.
 
     Raises:
-        ValueError: when a part lacks a class.
+        ValueError: when a part lacks a class, or has another name.
     """
-    if "split" not in table or protocol == "published":
+    official = table.attrs["dataset"] == "cbis_ddsm"  # the one whose official split the paper did not take
+    if "split" not in table or (official and protocol == "published"):
         drawn = lesion_strata(table.drop(columns="split", errors="ignore"))
         parts = {"train": 1 - test_share, "test": test_share}
         table = table.assign(split=datasets.split(drawn, parts, settings.seed)["split"])
     if "validation" not in set(table["split"]):
         drawn = datasets.validation_from_training(lesion_strata(table), settings.validation_share, settings.seed)
         table = table.assign(split=drawn["split"])
-    classes = table.attrs["classes"]
-    for part in ("train", "validation", "test"):
+    for part in sorted(set(table["split"])):
+        require(f"part of {table.attrs['dataset']}", part, PARTS)
+    for part in PARTS:
         found = set(table.loc[table["split"] == part, "label"])
-        if missing := [name for name in classes if name not in found]:
+        if missing := [name for name in table.attrs["classes"] if name not in found]:
             raise ValueError(
                 f"{table.attrs['dataset']}: no image of the part {part!r} is {missing[0]!r}, "
                 "expected some of each class"
@@ -341,27 +343,47 @@ def split_table(table, settings, protocol, test_share):
     return table
 
 
+PARTS = ("train", "validation", "test")
+
+
 def lesion_strata(table):
-    """The table with the kind of an image's first lesion as its label, to stratify by."""
+    """The table with the kind of an image's lesion as its label, to stratify by: of a malignant one if there is any.
+
+    As it is where no lesions are known, or where a kind has too few subjects for three parts.
+    """
     if "regions" not in table:
         return table
-    kinds = [
-        regions[0].label if regions else label for regions, label in zip(table["regions"], table["label"], strict=True)
-    ]
+    kinds = []
+    for regions, label in zip(table["regions"], table["label"], strict=True):
+        found = [region.label for region in regions or ()]
+        kinds.append(next((kind for kind in found if kind.startswith("malignant")), found[0] if found else label))
     drawn = table.assign(label=kinds)
     drawn.attrs = {**table.attrs, "classes": sorted(set(kinds))}
-    return drawn
+    return table if drawn.groupby("label")["subject"].nunique().min() < len(PARTS) else drawn
 
 
 class Images:
-    """The three parts of a dataset as batches of whole images."""
+    """The three parts of a dataset as batches of whole images.
 
-    def __init__(self, table, settings, protocol):
-        self.table, self.settings = table, settings
-        self.labels = datasets.encode_labels(table)
+    Attributes:
+        table: image table with the column `split`, without the files that cannot be decoded.
+        left_out: number of those.
+    """
+
+    def __init__(self, table, settings, protocol, test_share):
+        modality = "MG" if datasets.source(table.attrs["dataset"]).modality == "mammography" else None
         form = {"channels": 1, "fit": FIT[protocol], "intensity": settings.intensity}
-        self.stored = datasets.cached_images(table, settings.input_size, **form)
-        self.indices = {name: np.flatnonzero(table["split"] == name) for name in ("train", "validation", "test")}
+        kept = datasets.readable(table, settings.input_size, **form, modality=modality)
+        self.left_out = len(table) - len(kept)
+        self.table, self.settings = split_table(kept, settings, protocol, test_share), settings
+        self.labels = datasets.encode_labels(self.table)
+        self.stored = datasets.cached_images(self.table, settings.input_size, **form)
+        self.indices = {name: np.flatnonzero(self.table["split"] == name) for name in PARTS}
+
+    @property
+    def positive(self):
+        """Name of the positive class."""
+        return self.table.attrs["classes"][-1]
 
     def training(self, seed, rows=None):
         """Images of the training part, or of `rows` of the table, in a new order each epoch."""
@@ -384,18 +406,25 @@ class Images:
 
 
 class Patches:
-    """Sampled patches of the annotated images of a dataset, as batches."""
+    """Sampled patches of the annotated images of a dataset, as batches.
 
-    def __init__(self, images, settings):
+    Args:
+        images: `Images` of the dataset.
+        settings: of the run.
+        file: CSV file in which an earlier run left the sampled patches, if it is there.
+    """
+
+    def __init__(self, images, settings, file):
         chosen = settings
         self.images, self.settings = images, settings
-        self.table = datasets.sample_patches(
-            images.table, images.stored, chosen.patch_set, chosen.patch_size, chosen.seed
-        )
+        if file.is_file():
+            self.table = pd.read_csv(file, dtype={"image": str, "subject": str})
+        else:
+            arguments = chosen.patch_set, chosen.patch_size, chosen.seed
+            self.table = datasets.sample_patches(images.table, images.stored, *arguments)
         self.labels = datasets.encode_labels(self.table, PATCH_CLASSES)
         self.stored = datasets.PatchImages(images.stored, self.table, chosen.patch_size)
-        parts = ("train", "validation", "test")
-        self.indices = {part: np.flatnonzero(self.table["split"] == part) for part in parts}
+        self.indices = {part: np.flatnonzero(self.table["split"] == part) for part in PARTS}
         for part, rows in self.indices.items():
             if missing := [name for name in PATCH_CLASSES if name not in set(self.table["label"].iloc[rows])]:
                 raise ValueError(
@@ -569,6 +598,9 @@ def growing_subsets(table, rows, numbers):
 
     Returns:
         mapping of number of subjects to positions of their images.
+
+    Raises:
+        ValueError: when a subset is of one class.
     """
     part = table.iloc[rows]
     positive = (part["label"] == table.attrs["classes"][-1]).groupby(part["subject"]).any()
@@ -579,7 +611,13 @@ def growing_subsets(table, rows, numbers):
         order += [((index + 0.5) / len(subjects), name) for index, name in enumerate(subjects)]
     order = [name for _, name in sorted(order)]
     sizes = [*sorted(number for number in numbers if number < len(order)), len(order)]
-    return {size: rows[part["subject"].isin(order[:size]).to_numpy()] for size in sizes}
+    subsets = {size: rows[part["subject"].isin(order[:size]).to_numpy()] for size in sizes}
+    for size, found in subsets.items():
+        if table["label"].iloc[found].nunique() < 2:
+            raise ValueError(
+                f"transfer_subjects: received {size}, whose images are of one class, expected more subjects"
+            )
+    return subsets
 
 
 def train_transfer(images, settings, protocol, build, model, rows, folder, verbose=1):
@@ -630,8 +668,18 @@ class Row:
 
 
 def make_rows(methods, settings, tops):
-    """The rows that a command asks for; the patch classifier comes before what begins with it."""
-    rows = []
+    """The rows that a command asks for; the patch classifier comes before what begins with it.
+
+    Raises:
+        ValueError: for options that none of the methods has.
+    """
+    if tops and not {"whole-image", "imagenet-start"} & set(methods):
+        raise ValueError(f"top: received {tops[0]!r}, expected none: {', '.join(methods)} has no top layers")
+    if settings.start == "random" and {"imagenet-start", "fine-tuning"} & set(methods):
+        raise ValueError(
+            "start: received 'random' with a method that begins with ImageNet's weights, expected imagenet"
+        )
+    tops, rows = tops or (BEST_TOPS["vgg"],), []
     common = {"backbone": settings.backbone, "start": settings.start}
     for method in METHODS:
         if method not in methods:
@@ -693,155 +741,199 @@ def run(
     for name in methods:
         require("method", name, METHODS)
     require("protocol", protocol, PROTOCOLS)
-    tops = tuple(top) or (BEST_TOPS["vgg"],)
+    tops = tuple(top)
     for name in tops:
         parse_top(name)
     rows = make_rows(methods, chosen, tops)
-    others = {"patch": (patch_dataset, patch_data), "transfer": (transfer_dataset, transfer_data)}
-    for kind, (reader, folder) in others.items():
+    sources = {dataset: data}
+    for kind, reader, folder in (
+        ("patch", patch_dataset, patch_data),
+        ("transfer", transfer_dataset, transfer_data),
+    ):
         if (reader is None) != (folder is None):
             raise ValueError(f"{kind}_dataset {reader!r} with {kind}_data {folder!r}: expected both or neither")
-
-    images = Images(
-        split_table(read_table(dataset, data, chosen, protocol), chosen, protocol, chosen.test_share), chosen, protocol
-    )
+        if reader == dataset:
+            raise ValueError(
+                f"{kind}_dataset: received {reader!r}, the dataset of whole images, expected another or none"
+            )
+        if reader is not None and str(sources.setdefault(reader, folder)) != str(folder):
+            raise ValueError(f"{kind}_data: received {folder}, expected {sources[reader]} as for patch_data")
+    moved = [row for row in rows if transfer_dataset and row.method in NETWORKS]
+    if transfer_dataset and not moved:
+        raise ValueError(f"transfer_dataset: received {transfer_dataset!r}, but {', '.join(methods)} cannot be moved")
+    # All lists are read before any image is decoded, so that a wrong name is told at once.
+    tables = {reader: read_table(reader, folder, protocol) for reader, folder in sources.items()}
     # Other datasets are divided alike whatever they are for, so that nobody's patches train what she is tested by.
-    prepared = {
-        reader: Images(
-            split_table(read_table(reader, folder, chosen, protocol), chosen, protocol, chosen.transfer_test_share),
-            chosen,
-            protocol,
-        )
-        for reader, folder in others.values()
-        if reader is not None
-    }
+    shares = {reader: chosen.test_share if reader == dataset else chosen.transfer_test_share for reader in tables}
+    images = {reader: Images(table, chosen, protocol, shares[reader]) for reader, table in tables.items()}
     command = command_text("all_conv", profile, protocol, datasets.source(dataset).folder, backbone, overrides, dataset)
-    context = Context(images, chosen, dataset, protocol, command, patch_dataset, transfer_dataset, prepared)
-    for row in rows:
-        context.check(row)  # before anything trains
+    context = Context(images, chosen, dataset, protocol, command, patch_dataset, transfer_dataset, Path(out))
+    context.check(rows)  # before anything trains
 
     shared = ("input_size", "intensity", "test_share", "validation_share", "seed")
     settings = {key: value for key, value in asdict(chosen).items() if key in shared}
-    out = open_run(out, {"recipe": "all_conv", "dataset": dataset, "protocol": protocol, "settings": settings})
-    write_split(out / "split.csv", images.table.assign(sha256=images.stored.sha256))
-    for reader, other in prepared.items():
-        write_split(out / f"split-{reader}.csv", other.table.assign(sha256=other.stored.sha256))
+    open_run(out, {"recipe": "all_conv", "dataset": dataset, "protocol": protocol, "settings": settings})
+    for reader, each in images.items():
+        write_split(context.out / split_file(reader, dataset), each.table.assign(sha256=each.stored.sha256))
     for row in rows:
-        finish_row(context, row, out, verbose)
-        if transfer_dataset and row.method in ("whole-image", "imagenet-start", "fine-tuning"):
-            finish_transfer(context, row, out, verbose)
-    return report(context, out)
+        finish_row(context, row, verbose)
+        if row in moved:
+            finish_transfer(context, row, verbose)
+    return report(context)
+
+
+# What can be moved to another dataset.
+NETWORKS = ("whole-image", "imagenet-start", "fine-tuning")
+
+
+def split_file(reader, dataset):
+    """Name of the file that says who is in which part of a dataset."""
+    return "split.csv" if reader == dataset else f"split-{reader}.csv"
 
 
 class Context:
-    """What a run's rows share."""
+    """What a run's rows share.
 
-    def __init__(self, images, settings, dataset, protocol, command, patch_dataset, transfer_dataset, prepared):
-        self.images, self.settings = images, settings
+    Attributes:
+        by_name: `Images` of each dataset by its reader's name.
+        images: those of the dataset of whole images, whose mean grey value `mean` all networks subtract.
+        annotated: name of the dataset that patches come from.
+    """
+
+    def __init__(self, by_name, settings, dataset, protocol, command, patch_dataset, transfer_dataset, out):
+        self.by_name, self.settings = by_name, settings
         self.dataset, self.protocol, self.command = dataset, protocol, command
-        self.patch_dataset, self.transfer_dataset = patch_dataset, transfer_dataset
-        self.prepared = prepared
-        self.mean = images.mean_grey()
+        self.patch_dataset, self.transfer_dataset, self.out = patch_dataset, transfer_dataset, out
+        self.annotated = patch_dataset or dataset
+        self.images = by_name[dataset]
+        self.mean = self.images.mean_grey()
+
+    @property
+    def patch_file(self):
+        """Where the sampled patches lie."""
+        return self.out / f"patches-{self.annotated}-{self.settings.patch_set}-{self.settings.patch_size}.csv"
 
     @functools.cached_property
     def patches(self):
         """Patches of the annotated dataset."""
-        images = self.prepared[self.patch_dataset] if self.patch_dataset else self.images
-        return Patches(images, self.settings)
+        return Patches(self.by_name[self.annotated], self.settings, self.patch_file)
 
-    @property
-    def annotated(self):
-        """Name of the dataset that patches come from."""
-        return self.patch_dataset or self.dataset
-
-    def check(self, row):
+    def check(self, rows):
         """Refuses what cannot be sampled or built."""
-        if row.patch_set:
+        if any(row.patch_set for row in rows):
+            if "regions" not in self.by_name[self.annotated].table:
+                raise ValueError(
+                    f"dataset {self.annotated}: has no annotated lesions, expected another in patch_dataset, or the "
+                    "methods imagenet-start and fine-tuning"
+                )
             _ = self.patches
-        if not row.top:
-            return
-        heatmap = None
-        if parse_top(row.top).heatmap:
-            if not row.patch_set:
-                raise ValueError(f"top {row.top!r}: its heatmap is a patch classifier's, {row.method} has none")
-            heatmap = describe_heatmap(builders.build(patch_description(self.settings, self.mean)))
-        builders.build(whole_image_description(self.settings, self.mean, row.top, heatmap))
+        for row in rows:
+            if row.method == "two-step":
+                analysis.regional_features(np.zeros((1, 2, 2, len(PATCH_CLASSES))))  # needs a package of its own
+            if not row.top:
+                continue
+            heatmap = None
+            if parse_top(row.top).heatmap:
+                if not row.patch_set:
+                    raise ValueError(f"top {row.top!r}: its heatmap is a patch classifier's, {row.method} has none")
+                heatmap = describe_heatmap(builders.build(patch_description(self.settings, self.mean)))
+            builders.build(whole_image_description(self.settings, self.mean, row.top, heatmap))
+        if self.transfer_dataset:
+            self.subsets()
 
-    def command_of(self, row):
+    def subsets(self):
+        """The training images of the second dataset by number of subjects, as `growing_subsets`."""
+        images = self.by_name[self.transfer_dataset]
+        return growing_subsets(images.table, transfer_rows(images, self.protocol), self.settings.transfer_subjects)
+
+    def seen_patches_of(self, reader):
+        """Number of subjects of a dataset whose lesions trained a patch classifier, for rows that begin with one."""
+        if reader != self.annotated:
+            return 0
+        table = self.by_name[reader].table
+        return int(table.loc[table["split"] != "test", "subject"].nunique())
+
+    def command_of(self, row, transfer=False):
         """The command that trains a row again."""
         words = f"{self.command} --method {row.method}" + (f" --top {row.top}" if row.top else "")
-        if row.patch_set and self.patch_dataset:
-            folder = datasets.source(self.patch_dataset).folder
-            words += f" --patch-dataset {self.patch_dataset} --patch-data {folder}"
+        for kind, reader in (("patch", self.patch_dataset), ("transfer", self.transfer_dataset)):
+            if reader and (row.patch_set if kind == "patch" else transfer):
+                words += f" --{kind}-dataset {reader} --{kind}-data {datasets.source(reader).folder}"
         return words
 
 
-def open_row(context, row, folder):
+def open_row(context, row):
     """Makes or opens the folder of a row; refuses one that was trained by other settings."""
     settings = asdict(context.settings)
-    if row.method == "patch-classifier":
-        used = [key for key in settings if key.startswith("patch_")]
-    else:
-        used = ["epochs", "learning_rates", "weight_decays", "batch_size"]
-    kept = {key: settings[key] for key in (*used, "precision")}
+    used = ["precision"]
+    if row.patch_set:
+        used += [key for key in settings if key.startswith("patch_")]
+    if row.method in NETWORKS:
+        used += ["epochs", "learning_rates", "weight_decays", "batch_size"]
+    kept = {key: settings[key] for key in used}
     configuration = {"row": asdict(row), "patches": context.annotated if row.patch_set else None, "settings": kept}
-    return open_run(folder, configuration)
+    return open_run(context.out / row.name, configuration)
 
 
-def load_patch_classifier(context, row, out, verbose):
+def load_patch_classifier(context, row, verbose):
     """The patch classifier that a row begins with, trained if need be."""
     patch_row = replace(row, method="patch-classifier", top=None)
-    finish_row(context, patch_row, out, verbose)
-    return zoo.load(out / patch_row.name / "model")
+    finish_row(context, patch_row, verbose)
+    return zoo.load(context.out / patch_row.name / "model")
 
 
-def finish_row(context, row, out, verbose):
-    """Trains, saves and scores one row; what is finished is left alone."""
-    folder, chosen, images = open_row(context, row, out / row.name), context.settings, context.images
+def finish_row(context, row, verbose):
+    """Trains, scores and saves one row; what is finished is left alone."""
+    folder, chosen, images = open_row(context, row), context.settings, context.images
+    saved = (folder / "model" / "card.json").is_file()
     if row.method == "two-step":
         if not (folder / "predictions.csv").is_file():
-            patch_model = load_patch_classifier(context, row, out, verbose)
+            patch_model = load_patch_classifier(context, row, verbose)
             write_table(folder / "predictions.csv", score_two_step(images, patch_model, chosen))
-        return
-    saved = (folder / "model" / "card.json").is_file()
-    if row.method == "patch-classifier":
+    elif row.method == "patch-classifier":
         if not saved:
             print(f"{row.name}: training", flush=True)
+            write_table(context.patch_file, context.patches.table)
             build = patch_description(chosen, context.mean)
             model = train_patch_classifier(context.patches, chosen, build, folder, verbose)
             write_table(folder / "predictions.csv", score_patches(context.patches, model))
             write_pictures(context, model, folder)
             zoo.save_checkpoint(model, folder / "model", patch_card(context, row, build, folder))
-        return
-    if saved:
+    elif saved:
         write_scores(images, zoo.load(folder / "model"), chosen, folder)
-        return
-    print(f"{row.name}: training", flush=True)
-    patch_model = load_patch_classifier(context, row, out, verbose) if row.patch_set else None
-    heatmap = describe_heatmap(patch_model) if row.top and parse_top(row.top).heatmap else None
-    build = whole_image_description(chosen, context.mean, row.top, heatmap)
-    model = train_whole_image(images, chosen, build, row.top, patch_model, folder, verbose)
-    write_scores(images, model, chosen, folder)
-    zoo.save_checkpoint(model, folder / "model", whole_image_card(context, row, build, folder))
+    else:
+        patch_model = load_patch_classifier(context, row, verbose) if row.patch_set else None
+        print(f"{row.name}: training", flush=True)
+        heatmap = describe_heatmap(patch_model) if row.top and parse_top(row.top).heatmap else None
+        build = whole_image_description(chosen, context.mean, row.top, heatmap)
+        model = train_whole_image(images, chosen, build, row.top, patch_model, folder, verbose)
+        write_scores(images, model, chosen, folder)
+        zoo.save_checkpoint(model, folder / "model", whole_image_card(context, row, build, folder))
 
 
-def finish_transfer(context, row, out, verbose):
+def finish_transfer(context, row, verbose):
     """Moves one whole-image network to the second dataset, with a growing number of its subjects."""
-    images, chosen = context.prepared[context.transfer_dataset], context.settings
-    model, card = zoo.load(out / row.name / "model"), zoo.card(out / row.name / "model")
-    subsets = growing_subsets(images.table, transfer_rows(images, context.protocol), chosen.transfer_subjects)
+    reader, chosen = context.transfer_dataset, context.settings
+    images, before = context.by_name[reader], context.out / row.name / "model"
+    model, build = zoo.load(before), zoo.card(before).build
     used = ("transfer_epochs", "transfer_learning_rate", "transfer_weight_decay", "batch_size", "precision")
     settings = {key: getattr(chosen, key) for key in used}
-    for number, rows in {0: (), **subsets}.items():
-        folder = out / f"transfer-{context.transfer_dataset}" / row.name / f"subjects-{number}"
-        open_run(folder, {"row": asdict(row), "subjects": number, "images": len(rows), "settings": settings})
+    subsets = context.subsets()
+    for number, rows in {0: np.zeros(0, int), **subsets}.items():
+        folder = context.out / f"transfer-{reader}" / row.name / f"subjects-{number}"
+        facts = {"dataset": reader, "positive": images.positive, "subjects": number, "images": len(rows)}
+        facts |= {
+            "all": number == max(subsets),
+            "patch_subjects": context.seen_patches_of(reader) * bool(row.patch_set),
+        }
+        open_run(folder, {"row": asdict(row), **facts, "settings": settings})
         if number == 0:
             write_scores(images, model, chosen, folder)
         elif not (folder / "model" / "card.json").is_file():
-            print(f"{row.name}: {context.transfer_dataset}, {number} subjects, {len(rows)} images", flush=True)
-            tuned = train_transfer(images, chosen, context.protocol, card.build, model, rows, folder, verbose)
+            print(f"{row.name}: {reader}, {number} subjects, {len(rows)} images", flush=True)
+            tuned = train_transfer(images, chosen, context.protocol, build, model, rows, folder, verbose)
             write_scores(images, tuned, chosen, folder)
-            zoo.save_checkpoint(tuned, folder / "model", transfer_card(context, row, card.build, folder, number))
+            zoo.save_checkpoint(tuned, folder / "model", transfer_card(context, row, build, folder, rows))
         else:
             write_scores(images, zoo.load(folder / "model"), chosen, folder)
 
@@ -857,7 +949,7 @@ def patch_card(context, row, build, folder):
     height, width = chosen.input_size
     table = patches.images.table
     annotated = table[table["image"].isin(patches.table["image"])]
-    fields = common_card(context, row, build, source, annotated, patch_metrics(rows))
+    fields = common_card(context, row, build, context.annotated, annotated, {"test": patch_metrics(rows)})
     return fields | {
         "name": f"allconv-{row.backbone}-{context.annotated.replace('_', '-')}-patches",
         "summary": f"Patch classifier ({row.patch_set}) on {source.folder}: background, masses and calcifications, "
@@ -866,7 +958,8 @@ def patch_card(context, row, build, folder):
         "limitations": [
             f"Takes windows of {chosen.patch_size} pixels of mammograms of {height} x {width}, not whole images; "
             "`layers.patch_heatmap` slides it over one.",
-            f"{len(patches.table)} patches of {len(annotated)} images; its metric counts patches.",
+            f"Trained and measured on {len(patches.table)} patches of {len(annotated)} images; "
+            f"{largest_class(rows):.3f} of the test part's are of one class.",
             *fields["limitations"],
         ],
     }
@@ -875,41 +968,62 @@ def patch_card(context, row, build, folder):
 def whole_image_card(context, row, build, folder):
     """What the card of a whole-image network says."""
     source, table = datasets.source(context.dataset), context.images.table
-    positive = table.attrs["classes"][-1]
-    areas = {part: read_areas(folder, part, positive) for part in ("validation", "test")}
-    fields = common_card(context, row, build, source, table, areas["test"], areas["validation"])
+    areas = {part: read_areas(folder, part, context.images.positive) for part in ("validation", "test")}
+    seen = [context.annotated] if row.patch_set else []
+    fields = common_card(context, row, build, context.dataset, table, areas, seen)
     began = f"a patch classifier ({row.patch_set}) on {context.annotated}" if row.patch_set else "ImageNet's weights"
     return fields | {
         "name": f"allconv-{row.backbone}-{context.dataset.replace('_', '-')}",
         "summary": f"{row.backbone}{f' with {row.top}' if row.top else ''} on {source.folder}, begun from {began}: "
         f"{table.attrs['classes'][1]} against {table.attrs['classes'][0]}",
         "classes": table.attrs["classes"],
-        "limitations": [*fields["limitations"], *table_limitation(table), *leak_limitation(table)],
     }
 
 
-def transfer_card(context, row, build, folder, number):
-    """What the card of a network says that was moved to the second dataset."""
-    source, images = datasets.source(context.transfer_dataset), context.prepared[context.transfer_dataset]
-    areas = read_areas(folder, "test", images.table.attrs["classes"][-1])
-    fields = common_card(context, row, build, source, images.table, areas)
-    chosen = " The epoch was chosen on the test images: it flatters." if context.protocol == "published" else ""
+def transfer_card(context, row, build, folder, rows):
+    """What the card of a network says that was moved to the second dataset and trained on `rows` of it."""
+    reader, published = context.transfer_dataset, context.protocol == "published"
+    source, images = datasets.source(reader), context.by_name[reader]
+    table = images.table.assign(split=images.table["split"].where(images.table["split"] != "train", "left"))
+    table.loc[table.index[rows], "split"] = "train"
+    table = table[table["split"] != "left"]
+    areas = {"test": read_areas(folder, "test", images.positive)}
+    seen = [*([context.annotated] if row.patch_set else []), context.dataset]
+    fields = common_card(context, row, build, reader, table, areas, seen, transfer=True)
+    women = table.loc[table["split"] == "train", "subject"].nunique()
+    patches = context.seen_patches_of(reader) if row.patch_set else 0
     return fields | {
-        "name": f"allconv-{row.backbone}-{context.transfer_dataset.replace('_', '-')}",
+        "name": f"allconv-{row.backbone}-{reader.replace('_', '-')}",
         "summary": f"{row.backbone}{f' with {row.top}' if row.top else ''}, from {context.dataset} to {source.folder} "
-        f"with {number} women: {images.table.attrs['classes'][1]} against {images.table.attrs['classes'][0]}",
-        "classes": images.table.attrs["classes"],
-        "limitations": [f"Trained on {number} women of the training part.{chosen}", *fields["limitations"]],
+        f"with {women} women: {table.attrs['classes'][1]} against {table.attrs['classes'][0]}",
+        "classes": table.attrs["classes"],
+        "limitations": [
+            f"Trained on {women} women of the training part.",
+            *(["The epoch was chosen on the test images, whose metrics it flatters."] if published else []),
+            *([f"The patches that it began with are of {patches} women of the same dataset."] if patches else []),
+            *fields["limitations"],
+        ],
     }
 
 
-def common_card(context, row, build, source, table, test, validation=None):
-    """The fields that all cards of this recipe have; metrics are mappings of name to `analysis.Interval`."""
-    command = context.command_of(row)
+def common_card(context, row, build, reader, table, metrics, seen=(), transfer=False):
+    """The fields that all cards of this recipe have.
+
+    Args:
+        context, row: of the run.
+        build: how the network is built.
+        reader: name of the dataset that it was trained on last.
+        table: of its images, with the column `split`.
+        metrics: mapping of part to mapping of name to `analysis.Interval`.
+        seen: names of the datasets that its weights were trained on before.
+        transfer: whether it was moved to a second dataset.
+    """
+    source, command = datasets.source(reader), context.command_of(row, transfer)
     weights = backbones.imagenet_file(row.backbone) if row.start == "imagenet" else None
-    seen = [datasets.source(name) for name in dict.fromkeys((context.annotated, context.dataset)) if row.patch_set]
-    others = [other for other in seen if other is not source]
-    parts = {"validation": validation or {}, "test": test}
+    others = [datasets.source(name) for name in dict.fromkeys(seen) if name != reader]
+    left_out = context.by_name[reader].left_out
+    excluded = [EXCLUDED.get((reader, context.protocol)), f"{left_out} unreadable files" if left_out else None]
+    initial = f"Began with the ImageNet weights in {weights.name}, sha256 {file_sha256(weights)}." if weights else None
     return {
         "version": 1,
         "modality": source.modality,
@@ -928,26 +1042,32 @@ def common_card(context, row, build, source, table, test, validation=None):
             "licence": source.licence,
             "url": source.url,
             **card_data(table),
-            "excluded": EXCLUDED.get((context.dataset, context.protocol), "files that cannot be decoded"),
+            "excluded": "; ".join(text for text in excluded if text) or "nothing",
         },
         "metrics": [
-            metric for part, values in parts.items() for metric in card_metrics(values, part, context.protocol, command)
+            metric
+            for part, values in metrics.items()
+            for metric in card_metrics(values, part, context.protocol, command)
         ],
         "licence": "; ".join(
-            [f"as the training data: {source.licence}"]
-            + [f"weights began on {other.title}: {other.licence}" for other in others]
-            + [f"backbone weights {backbones.record(row.backbone).imagenet.licence}"] * bool(weights)
+            [
+                f"as the training data: {source.licence}",
+                *[f"trained before on {other.title}: {other.licence}" for other in others],
+                *([f"backbone weights {backbones.record(row.backbone).imagenet.licence}"] if weights else []),
+            ]
         ),
         "limitations": [
             "One training; another gives another number within and beyond the interval.",
-            "The epoch was chosen on the validation part, whose metrics it flatters.",
-            *[f"Began with weights trained on {other.title}." for other in others],
-            *source.limitations,
             *(
-                [f"Began with the ImageNet weights in {weights.name}, sha256 {file_sha256(weights)}."]
-                if weights
+                ["The epoch was chosen on the validation part, whose metrics it flatters."]
+                if "validation" in metrics
                 else []
             ),
+            *[f"Trained before on {other.title}." for other in others],
+            *source.limitations,
+            *table_limitation(table),
+            *leak_limitation(table),
+            *([initial] if initial else []),
             "For research, not for diagnosis.",
         ],
     }
@@ -1006,60 +1126,67 @@ def read_areas(folder, part, positive):
     return {name: area(rows, positive) for name, rows in found.items() if rows is not None}
 
 
-def finished_rows(out, pattern="*"):
+def finished_rows(out):
     """`Row` to its folder, of all rows in a run's folder that have predictions."""
-    files = sorted(out.glob(f"{pattern}/predictions.csv"))
+    files = sorted(out.glob("*/predictions.csv"))
     return {Row(**read_json(file.with_name("configuration.json"))["row"]): file.parent for file in files}
 
 
-def report(context, out):
+def report(context):
     """Writes `report.md`, `results.csv` and the figures for the rows finished so far, and returns the table."""
-    rows = finished_rows(out)
+    rows, positive = finished_rows(context.out), context.images.positive
     patch_rows = {row: folder for row, folder in rows.items() if row.method == "patch-classifier"}
     networks = {row: folder for row, folder in rows.items() if row.method != "patch-classifier"}
-    paper = context.dataset == "cbis_ddsm"
-    lines = heading(context)
-    results = []
-    for row, folder in patch_rows.items():
-        predictions = read_predictions(folder / "predictions.csv")
-        known = TABLE_1.get((row.backbone, row.start, row.patch_set)) if context.annotated == "cbis_ddsm" else None
-        largest = largest_class(predictions)
-        for name, found in patch_metrics(predictions).items():
-            kept = {"data": context.annotated, "metric": name, "paper": known if name == "accuracy" else None}
-            results.append(asdict(row) | kept | found._asdict())
+    averaged = average_of(networks)
+    results = [result for row, folder in patch_rows.items() for result in patch_results(row, folder)]
     for row, folder in networks.items():
+        source = read_json(folder / "configuration.json")["patches"]
+        paper = context.dataset == "cbis_ddsm" and source in (None, "cbis_ddsm")
         known = dict(zip(FILES, published(row), strict=True)) if paper else {}
-        for name, found in read_areas(folder, "test", positive_of(context.images)).items():
-            kept = {"data": context.dataset, "metric": name, "paper": known.get(name)}
-            results.append(asdict(row) | kept | found._asdict())
-    transferred = read_transfers(context, out)
+        for name, found in read_areas(folder, "test", positive).items():
+            results.append(result_of(row, context.dataset, name, found, known.get(name)))
+    if averaged:
+        name, scores = averaged_scores(averaged, "test")
+        paper = context.dataset == "cbis_ddsm" and set(averaged) == FOUR_ROWS
+        known = ENSEMBLE["cbis_ddsm"] if paper else None
+        results.append(result_of(average_row(averaged), context.dataset, name, area(scores, positive), known))
+    transferred = read_transfers(context.out)
     results = pd.concat([pd.DataFrame(results), transferred], ignore_index=True)
-    write_table(out / "results.csv", results)
+    write_table(context.out / "results.csv", results)
 
+    lines = heading(context, rows)
     one = results[results["method"] == "patch-classifier"]
     lines += table_lines("Table 1: patch classifiers on the patches of the test part", one)
-    if patch_rows:
-        lines += ["", f"The largest class holds {largest:.3f} of these patches: accuracy without looking."]
-    whole = results[results["metric"].isin(FILES) & results["subjects"].isna()]
+    for row, folder in patch_rows.items():
+        share = largest_class(read_predictions(folder / "predictions.csv"))
+        lines += ["", f"{row.name}: {share:.3f} of these patches are of one class, an accuracy without looking."]
+    whole = results[(results["method"] != "patch-classifier") & results["subjects"].isna()]
     lines += table_lines("Tables 2 and 3: AUC of whole-image classifiers on the test part", whole)
-    lines += difference_lines(context, networks)
-    lines += ensemble_lines(context, networks)
+    lines += difference_lines(networks, positive)
+    lines += operating_lines(averaged, positive)
     lines += table_lines("Table 4: AUC after transfer, by number of women trained with", transferred)
-    lines += shortcut_lines(
-        context.images.table,
-        {row.name: read_scores(folder, "predictions.csv", "test") for row, folder in networks.items()},
-    )
-    figures(context, networks, transferred, out)
-    pictures = sorted(file.relative_to(out).as_posix() for file in out.rglob("*.png"))
+    lines += transfer_notes(context)
+    titled = {row.name: read_scores(folder, "predictions.csv", "test") for row, folder in networks.items()}
+    lines += shortcut_lines(context.images.table, titled)
+    figures(networks, averaged, transferred, context.out, positive)
+    pictures = sorted(file.relative_to(context.out).as_posix() for file in context.out.rglob("*.png"))
     lines += ["", f"Figures: {', '.join(f'`{name}`' for name in pictures)}.", ""]
-    with atomic(out / "report.md") as temporary:
+    with atomic(context.out / "report.md") as temporary:
         temporary.write_text("\n".join(lines), encoding="utf-8")
     return results
 
 
-def positive_of(images):
-    """Name of the positive class."""
-    return images.table.attrs["classes"][-1]
+def result_of(row, data, metric, found, paper):
+    """A row of `results.csv`: `found` is an `analysis.Interval`."""
+    return asdict(row) | {"data": data, "metric": metric, "paper": paper} | found._asdict()
+
+
+def patch_results(row, folder):
+    """Rows of `results.csv` for a patch classifier."""
+    data = read_json(folder / "configuration.json")["patches"]
+    known = TABLE_1.get((row.backbone, row.start, row.patch_set)) if data == "cbis_ddsm" else None
+    found = patch_metrics(read_predictions(folder / "predictions.csv"))
+    return [result_of(row, data, name, each, known if name == "accuracy" else None) for name, each in found.items()]
 
 
 def published(row):
@@ -1070,41 +1197,80 @@ def published(row):
     return TABLES_2_AND_3.get((row.backbone, row.patch_set, row.top), (None, None)) if found else (None, None)
 
 
-def read_transfers(context, out):
-    """Results of the transfer to other datasets, with the paper's beside them."""
-    results = []
+FOUR_ROWS = {Row("whole-image", backbone, "imagenet", "S10", top) for backbone, top in BEST_FOUR}
+
+
+def average_of(networks):
+    """The networks whose scores are averaged: those of the paper's four that are there, else all that begin with
+    patches; none where it is a single one."""
+    found = {row: folder for row, folder in networks.items() if row in FOUR_ROWS}
+    if len(found) < 2:
+        found = {row: folder for row, folder in networks.items() if row.method == "whole-image"}
+    return found if len(found) > 1 else {}
+
+
+def average_row(networks):
+    """What stands for an average in a table."""
+    return Row(f"average of {len(networks)}", None, None)
+
+
+def averaged_scores(networks, part):
+    """Mean of the networks' scores, with augmented prediction where all have it, and the name of that metric."""
+    name = next(name for name, file in reversed(FILES.items()) if all((f / file).is_file() for f in networks.values()))
+    rows = [read_scores(folder, FILES[name], part) for folder in networks.values()]
+    return name, rows[0].assign(score=np.mean([each["score"] for each in rows], axis=0))
+
+
+def read_transfers(out):
+    """Results of the transfers to other datasets and of their averages, with the paper's beside them."""
+    results, groups = [], {}
     for folder in sorted(out.glob("transfer-*/*/subjects-*"), key=lambda path: int(path.name.split("-")[-1])):
-        reader = folder.parent.parent.name.removeprefix("transfer-")
-        if not (folder / "predictions.csv").is_file() or reader not in context.prepared:
+        if not (folder / "predictions.csv").is_file():
             continue
-        configuration = read_json(folder / "configuration.json")
-        row, number = Row(**configuration["row"]), configuration["subjects"]
-        position = BEST_FOUR.index((row.backbone, row.top)) if (row.backbone, row.top) in BEST_FOUR else None
-        known = reader == "inbreast" and row.method == "whole-image" and number in TABLE_4 and position is not None
-        for name, found in read_areas(folder, "test", positive_of(context.prepared[reader])).items():
-            kept = {"data": reader, "metric": name, "subjects": number, "images": configuration["images"]}
-            paper = TABLE_4[number][position] if known and name == "auc" else None
-            results.append(asdict(row) | kept | {"paper": paper} | found._asdict())
-    columns = ["method", "backbone", "start", "patch_set", "top", "data", "metric", "subjects", "images", "paper"]
-    return pd.DataFrame(results, columns=[*columns, "value", "low", "high", "n"])
+        facts = read_json(folder / "configuration.json")
+        row, kept = Row(**facts["row"]), {key: facts[key] for key in ("subjects", "images")}
+        women = 72 if facts["all"] else facts["subjects"]
+        known = dict(zip(BEST_FOUR, TABLE_4[women], strict=True)) if women in TABLE_4 else {}
+        paper = known.get((row.backbone, row.top)) if facts["dataset"] == "inbreast" and row in FOUR_ROWS else None
+        for name, found in read_areas(folder, "test", facts["positive"]).items():
+            results.append(result_of(row, facts["dataset"], name, found, paper if name == "auc" else None) | kept)
+        groups.setdefault((facts["dataset"], facts["subjects"]), {})[row] = folder, facts
+    for (reader, _), members in groups.items():
+        if averaged := average_of({row: folder for row, (folder, _) in members.items()}):
+            name, scores = averaged_scores(averaged, "test")
+            _, facts = next(iter(members.values()))
+            known = ENSEMBLE.get(reader) if facts["all"] and set(averaged) == FOUR_ROWS else None
+            found = result_of(average_row(averaged), reader, name, area(scores, facts["positive"]), known)
+            results.append(found | {key: facts[key] for key in ("subjects", "images")})
+    columns = [*Row.__annotations__, "data", "metric", "paper", "value", "low", "high", "n", "subjects", "images"]
+    return pd.DataFrame(results, columns=columns)
 
 
-def heading(context):
+def heading(context, rows):
     """What the report is of."""
-    table, source = context.images.table, datasets.source(context.dataset)
-    sizes, women = table["split"].value_counts(), table.groupby("split")["subject"].nunique()
-    counts = ", ".join(f"{sizes[part]} images of {women[part]} women" for part in ("train", "validation", "test"))
-    leaking, n = leaked(table)
     lines = [
-        f"# All-convolutional classifiers on {source.folder}, {context.protocol} protocol",
+        f"# All-convolutional classifiers on {datasets.source(context.dataset).folder}, {context.protocol} protocol",
         "",
-        f"`{context.command}`",
+        *[f"    {context.command_of(row, transfer=row.method in NETWORKS)}" for row in rows],
         "",
-        f"{machine()}. Training, validation and test: {counts}. Subjects: {SUBJECT_SOURCES[table.attrs['subjects']]} "
-        f"{leaking} of the {n} test images are of subjects in another part. Annotated lesions: {context.annotated}.",
+        f"{machine()}. Annotated lesions: {context.annotated}.",
+        "",
+    ]
+    for reader, images in context.by_name.items():
+        table = images.table
+        sizes, women = table["split"].value_counts(), table.groupby("split")["subject"].nunique()
+        counts = ", ".join(f"{sizes[part]} images of {women[part]} women" for part in PARTS)
+        leaking, n = leaked(table)
+        left_out = f" {images.left_out} files could not be read and are left out." if images.left_out else ""
+        lines.append(
+            f"- {reader}: training, validation and test: {counts}. Subjects: "
+            f"{SUBJECT_SOURCES[table.attrs['subjects']]} {leaking} of the {n} test images are of subjects in another "
+            f"part.{left_out}"
+        )
+    lines += [
         "",
         "Intervals are 95 %, of a bootstrap by woman or DeLong's; they do not hold the spread between trainings, of "
-        "which each row is one. Differences are paired on the same images.",
+        "which each row is one. Differences are paired on the same images, their p not corrected for their number.",
     ]
     if context.dataset == "cbis_ddsm":
         lines += [
@@ -1128,57 +1294,66 @@ def table_lines(title, results):
     lines = ["", f"## {title}", "", f"| network | {'women | images | ' if growing else ''}metric | value | n | paper |"]
     lines.append("|---|---|---|---|---|" + "---|---|" * growing)
     for record in results.to_dict("records"):
-        row = row_of(record)
         size = [int(record["subjects"]), int(record["images"])] if growing else []
         paper = "" if pd.isna(record["paper"]) else f"{record['paper']:.2f}"
         value = interval_text("auc", {"auc": record["value"], "auc_low": record["low"], "auc_high": record["high"]})
-        lines.append(table_row(row.name, *size, record["metric"], value, int(record["n"]), paper))
+        lines.append(table_row(row_of(record).name, *size, record["metric"], value, int(record["n"]), paper))
     return lines
 
 
-def difference_lines(context, networks):
-    """What each start and each top is worth against the others: paired differences of the AUC."""
-    lines, listed = [], list(networks)
+def difference_lines(networks, positive):
+    """What each method is worth against the others of the same backbone: paired differences of the AUC."""
+    lines, order = [], list(METHODS)
+    listed = sorted(networks, key=lambda row: order.index(row.method))
     scores = {row: read_scores(folder, "predictions.csv", "test") for row, folder in networks.items()}
-    for index, second in enumerate(listed):
-        for first in listed[:index]:
-            better, worse = sorted((first, second), key=lambda row: list(METHODS).index(row.method))
-            one, other = scores[better], scores[worse]
-            labels = (one["label"] == positive_of(context.images)).astype(int).to_numpy()
+    for index, first in enumerate(listed):
+        for second in listed[index + 1 :]:
+            if first.method == second.method or first.backbone != second.backbone:
+                continue
+            one, other = scores[first], scores[second]
+            labels = (one["label"] == positive).astype(int).to_numpy()
             arguments = labels, one["score"].to_numpy(), other["score"].to_numpy(), one["subject"].to_numpy()
             found = analysis.compare_means(*arguments)
-            name = f"{better.name} - {worse.name}"
-            lines.append(table_row(name, difference_text(found._asdict()), f"{found.p_value:.2g}"))
+            names = f"{first.name} - {second.name}"
+            lines.append(table_row(names, difference_text(found._asdict()), f"{found.p_value:.2g}"))
     if not lines:
         return []
     title = "Differences of the AUCs, in points of 0.01:"
     return ["", title, "", "| | difference (95 % interval) | p |", "|---|---|---|", *lines]
 
 
-def ensemble_lines(context, networks):
-    """Figure 3: the average of the scores of the whole-image networks, with augmented prediction where all have it."""
-    members = [folder for row, folder in networks.items() if row.method == "whole-image"]
-    if len(members) < 2:
+def operating_lines(averaged, positive):
+    """Section 3.1.4: sensitivity and specificity of the average, at a threshold of the validation part."""
+    if not averaged:
         return []
-    augmented = all((folder / FILES["auc (4 flips)"]).is_file() for folder in members)
-    name = FILES["auc (4 flips)" if augmented else "auc"]
-    parts = {}
-    for part in ("validation", "test"):
-        rows = [read_scores(folder, name, part) for folder in members]
-        parts[part] = rows[0].assign(score=np.mean([each["score"] for each in rows], axis=0))
-    positive, test = positive_of(context.images), parts["test"]
-    found = area(test, positive)
+    parts = {part: averaged_scores(averaged, part)[1] for part in ("validation", "test")}
     labels = {part: (rows["label"] == positive).astype(int).to_numpy() for part, rows in parts.items()}
     point = analysis.operating_point(labels["validation"], parts["validation"]["score"].to_numpy())
+    test = parts["test"]
     arguments = labels["test"], test["score"].to_numpy(), point.threshold, test["subject"].to_numpy()
     sensitivity, specificity = analysis.rates_at(*arguments)
-    known = f" The paper: {ENSEMBLE['cbis_ddsm']}, 0.861 and 0.801." if context.dataset == "cbis_ddsm" else ""
     return [
         "",
-        f"Average of the scores of {len(members)} whole-image networks{' with four flips' if augmented else ''}: AUC "
-        f"{as_text(found)}; at the threshold of the validation part's ROC point nearest the corner sensitivity "
-        f"{as_text(sensitivity)}, specificity {as_text(specificity)}; n = {found.n}.{known}",
+        f"The average of {len(averaged)} networks, at the threshold of the validation part's ROC point nearest the "
+        f"corner: sensitivity {as_text(sensitivity)}, specificity {as_text(specificity)} (the paper's four at a point "
+        "of the test part: 0.861 and 0.801).",
     ]
+
+
+def transfer_notes(context):
+    """What has to be said beside table 4."""
+    if not context.transfer_dataset:
+        return []
+    notes = []
+    if context.protocol == "published":
+        notes += ["", "The epoch was chosen on the images that are reported, as in the paper: it flatters."]
+    if women := context.seen_patches_of(context.transfer_dataset):
+        notes += [
+            "",
+            f"Networks that begin with patches have seen annotated lesions of up to {women} women of this dataset, "
+            "none of its test part, before they were moved: their numbers of women count image labels alone.",
+        ]
+    return notes
 
 
 def write_pictures(context, model, folder):
@@ -1193,15 +1368,15 @@ def write_pictures(context, model, folder):
     network = patch_heatmap(model, (*context.settings.input_size, 1))
     pixels = images.stored.read(shown)
     found = network.predict_on_batch(pixels.astype("float32"))
-    for row, image, heatmap in zip(shown, pixels, found, strict=True):
+    for number, (row, image, heatmap) in enumerate(zip(shown, pixels, found, strict=True), start=1):
         name = images.table["image"].iloc[row]
         regions = images.table["regions"].iloc[row]
         title = f"{name}: {', '.join(region.label for region in regions)}"
         figure = analysis.patch_heatmap_figure(image, heatmap, PATCH_CLASSES, title)
-        write_figure(folder / f"heatmap-{Path(name).stem}.png", figure)
+        write_figure(folder / f"heatmap-{number}.png", figure)
 
 
-def figures(context, networks, transferred, out):
+def figures(networks, averaged, transferred, out, positive):
     """Figure 2, loss curves; figure 3, ROC curves on the test part; table 4 as curves."""
     histories = {
         row.name: pd.concat([pd.read_csv(file) for file in sorted(folder.glob("stage-*/history.csv"))]).to_dict(
@@ -1212,11 +1387,17 @@ def figures(context, networks, transferred, out):
     }
     if histories:
         write_figure(out / "figure-2-loss.png", analysis.history_figure(histories))
-    curves = {}
-    for row, folder in networks.items():
-        rows = read_scores(folder, "predictions.csv", "test")
-        labels = (rows["label"] == positive_of(context.images)).astype(int).to_numpy()
-        curves[row.name] = labels, rows["score"].to_numpy(), rows["subject"].to_numpy()
+    titled = {row.name: read_scores(folder, "predictions.csv", "test") for row, folder in networks.items()}
+    if averaged:
+        titled[average_row(averaged).name] = averaged_scores(averaged, "test")[1]
+    curves = {
+        title: (
+            (rows["label"] == positive).astype(int).to_numpy(),
+            rows["score"].to_numpy(),
+            rows["subject"].to_numpy(),
+        )
+        for title, rows in titled.items()
+    }
     if curves:
         write_figure(out / "figure-3-roc.png", analysis.roc_figure(curves))
     for reader, rows in transferred[transferred["metric"] == "auc"].groupby("data"):

@@ -1,10 +1,13 @@
 """The all-convolutional recipe against the paper's tables and text, and runs on small made-up data."""
 
+import json
+
 import keras
 import numpy as np
 import pandas as pd
 import pytest
 from medzoo import analysis, datasets, recipes, zoo
+from medzoo.datasets.regions import Region
 from medzoo.datasets.table import image_table
 from medzoo.layers import TOPS
 from medzoo.recipes import all_conv
@@ -201,32 +204,76 @@ def mammograms(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def screening(tmp_path_factory):
+    """40 women with two mammograms each in the layout of RSNA 2022, without lesions that anybody marked."""
+    folder = tmp_path_factory.mktemp("made-up") / "RSNA"
+    lines = ["site_id,patient_id,image_id,laterality,view,age,cancer,biopsy,machine_id"]
+    for patient in range(40):
+        for image in range(2):
+            pixels = np.random.default_rng([patient, image]).normal(90 + 40 * (patient % 2), 30, (96, 96))
+            file = folder / "train_images" / str(patient) / f"{100 * patient + image}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.clip(pixels, 0, 255).astype("uint8")).save(file)
+            lines.append(f"{patient % 4 // 2},{patient},{file.stem},L,MLO,{40 + patient},{patient % 2},0,29")
+    (folder / "train.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
 @pytest.fixture
 def run(coarse, mammograms, tmp_path, monkeypatch):
     monkeypatch.setitem(all_conv.UNFROZEN, coarse, ("stage4", "head"))
 
-    def run(folder="RUN", overrides=(), **options):
+    def run(folder="RUN", overrides=(), data=mammograms, **options):
         chosen = {"dataset": "mini_mias", "profile": "quick", "backbone": coarse, "verbose": 0, **options}
-        return all_conv.run(mammograms, tmp_path / folder, overrides=[*TINY, *overrides], **chosen), tmp_path / folder
+        return all_conv.run(data, tmp_path / folder, overrides=[*TINY, *overrides], **chosen), tmp_path / folder
 
     return run
 
 
-def test_whole_run_with_transfer_reports_what_its_predictions_give(run, mammograms):
+def moved(mammograms):
+    """The issue of moving: patches of one dataset, whole images of another, and back."""
+    return {
+        "patch_dataset": "mini_mias",
+        "patch_data": mammograms,
+        "transfer_dataset": "mini_mias",
+        "transfer_data": mammograms,
+    }
+
+
+def test_whole_run_with_transfer_reports_what_its_predictions_give(run, screening, mammograms, monkeypatch):
     methods = ("patch-classifier", "whole-image", "imagenet-start", "fine-tuning", "two-step")
-    results, out = run(
-        methods=methods,
-        overrides=["flips=4"],
-        transfer_dataset="mini_mias",
-        transfer_data=mammograms,
-    )
+    trained = []  # women of mini-MIAS whose images a network was fitted to
+    fit = all_conv.fit
+
+    def watch(model, schedule, train, *rest):
+        subjects = getattr(watch, "subjects", None)
+        if subjects is not None:
+            trained.append(set(subjects[train.indices]))
+        return fit(model, schedule, train, *rest)
+
+    train_transfer = all_conv.train_transfer
+
+    def watch_transfer(images, *rest, **options):
+        watch.subjects = images.table["subject"].to_numpy()
+        try:
+            return train_transfer(images, *rest, **options)
+        finally:
+            watch.subjects = None
+
+    monkeypatch.setattr(all_conv, "fit", watch)
+    monkeypatch.setattr(all_conv, "train_transfer", watch_transfer)
+    options = {"data": screening, "dataset": "rsna", "methods": methods, "overrides": ["flips=4"], **moved(mammograms)}
+    results, out = run(**options)
     assert set(results["method"]) == set(methods)
     for record in results.to_dict("records"):
         folder = out / all_conv.row_of(record).name
         if not pd.isna(record["subjects"]):
             folder = out / "transfer-mini_mias" / folder.name / f"subjects-{int(record['subjects'])}"
         rows = pd.read_csv(folder / all_conv.FILES.get(record["metric"], "predictions.csv"))
+        positive = "malignant" if record["data"] == "mini_mias" else "cancer"
         if record["method"] == "patch-classifier":
+            assert record["data"] == "mini_mias"
             lesion = rows["label"] != "background"
             malignant = rows["malignant mass"] + rows["malignant calcification"]
             labels = rows["label"].isin(["malignant mass", "malignant calcification"])
@@ -238,25 +285,88 @@ def test_whole_run_with_transfer_reports_what_its_predictions_give(run, mammogra
             assert record["value"] == pytest.approx(expected[record["metric"]])
         else:
             test = rows[rows["split"] == "test"]
-            assert record["value"] == pytest.approx(roc_auc_score(test["label"] == "malignant", test["score"]))
+            assert record["value"] == pytest.approx(roc_auc_score(test["label"] == positive, test["score"]))
         assert record["low"] <= record["value"] <= record["high"]
     text = (out / "report.md").read_text()
-    for part in ("Table 1", "Tables 2 and 3", "Table 4", "figure-2-loss.png", "figure-3-roc.png", "heatmap-"):
+    for part in ("Table 1", "Tables 2 and 3", "Table 4", "figure-2-loss.png", "figure-3-roc.png", "heatmap-1.png"):
         assert part in text
-    # The transfer trains on women of its training part alone, who are those of the patches.
+    assert "have seen annotated lesions of up to" in text
+    assert "within machines" in text
+
+    # Nobody who is tested after the transfer trained it, nor its patches.
     split = pd.read_csv(out / "split-mini_mias.csv").set_index("image")["split"]
     scored = pd.read_csv(out / "transfer-mini_mias" / "fine-tuning-tiny" / "subjects-4" / "predictions.csv")
-    assert set(split[scored["image"]]) == {"validation", "test"}
+    tested = set(scored[scored["split"] == "test"]["subject"])
+    assert tested == set(scored[scored["image"].map(split) == "test"]["subject"])
+    patches = pd.read_csv(next(out.glob("patches-mini_mias-*.csv")))
+    assert not tested & set(patches[patches["split"] != "test"]["subject"])
+    assert len(trained) == 6  # three networks, with four women and with all
+    assert min(map(len, trained)) == 4
+    assert not tested & set.union(*trained)
 
     before = {file: file.stat().st_mtime_ns for file in out.rglob("predictions*.csv")}
-    again, _ = run(methods=methods, overrides=["flips=4"], transfer_dataset="mini_mias", transfer_data=mammograms)
+    again, _ = run(**options)
     assert {file: file.stat().st_mtime_ns for file in out.rglob("predictions*.csv")} == before
     pd.testing.assert_frame_equal(again, results)
+
+    cards = {name: zoo.card(out / name / "model") for name in ("patch-classifier-S10-tiny", "fine-tuning-tiny")}
+    assert "RSNA" not in json.dumps([cards["patch-classifier-S10-tiny"].licence])
+    card = zoo.card(out / "transfer-mini_mias" / "fine-tuning-tiny" / "subjects-4" / "model")
+    assert any(text.startswith("Trained before on RSNA") for text in card.limitations)
+    assert "competition terms" in card.licence
+    assert "--transfer-dataset mini_mias" in card.recipe["command"]
+    assert card.data["split"]["train"] == (scored["split"] == "train").sum() + 8  # two images of each of four women
+
+
+@pytest.mark.parametrize("top", ["vgg-4x1-4x1", "resnet-4-4-8x1-4-4-8x1", "heatmap-vgg-4x1-4x1"])
+def test_whole_image_network_begins_as_the_patch_classifier_ends(coarse, tmp_path, monkeypatch, top):
+    """Trunk and heatmap have its weights when training begins, layer by layer."""
+    settings = parse_settings(all_conv.PROFILES, "quick", [*TINY, f"backbone={coarse}"])
+    patch = all_conv.builders.build(all_conv.patch_description(settings, 50.0), weights="imagenet")
+    generator = np.random.default_rng(0)
+    patch.set_weights([generator.normal(size=weight.shape) for weight in patch.get_weights()])
+    heatmap = all_conv.describe_heatmap(patch) if top.startswith("heatmap") else None
+    build = all_conv.whole_image_description(settings, 50.0, top, heatmap)
+
+    class NoImages:
+        def training(self, seed):
+            return None
+
+        def batches(self, part):
+            return None
+
+    monkeypatch.setattr(all_conv, "fit", lambda *arguments: None)
+    model = all_conv.train_whole_image(NoImages(), settings, build, top, patch, tmp_path)
+    trunk = [layer for layer in patch.layers if layer.weights and not layer.name.startswith("head_")]
+    assert len(trunk) == 7
+    for layer in trunk:
+        for mine, theirs in zip(model.get_layer(layer.name).get_weights(), layer.get_weights(), strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+    if heatmap:
+        kernel, bias = model.get_layer("heatmap_logits").get_weights()
+        np.testing.assert_array_equal(kernel[0, 0], patch.get_layer("head_logits").get_weights()[0])
+        np.testing.assert_array_equal(bias, patch.get_layer("head_logits").get_weights()[1])
+
+
+def test_a_run_that_was_killed_goes_on(run, monkeypatch):
+    options = {"methods": ("whole-image",), "top": ("vgg-4x1-4x1",)}
+    expected, _ = run("WHOLE", **options)
+
+    def kill(*arguments):
+        raise KeyboardInterrupt
+
+    for step in ("score_patches", "write_pictures", "score", "whole_image_card"):
+        with monkeypatch.context() as patched:
+            patched.setattr(all_conv, step, kill)
+            with pytest.raises(KeyboardInterrupt):
+                run(**options)
+    results, _ = run(**options)
+    pd.testing.assert_frame_equal(results, expected)
 
 
 def test_checkpoints_say_what_they_saw_and_load(run, mammograms, tmp_path, monkeypatch):
     _, out = run(methods=("patch-classifier", "whole-image"), top=("vgg-4x1-4x1",), protocol="sound")
-    monkeypatch.setenv("MEDZOO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)  # where the release archive goes
     published = zoo.publish(out / "whole-image-S10-tiny-vgg-4x1-4x1", "made-up", tmp_path / "weights")
     model = zoo.load(published.folder)
     card = zoo.card(published.folder)
@@ -276,8 +386,9 @@ def test_checkpoints_say_what_they_saw_and_load(run, mammograms, tmp_path, monke
 
 def test_heatmap_tops_begin_with_the_patch_classifiers_head(run):
     results, out = run(methods=("whole-image",), top=("heatmap-pool2-fc8-fc4", "heatmap-vgg-4x1-4x1"))
-    assert list(results["method"]) == ["patch-classifier"] * 3 + ["whole-image"] * 2  # the one that they need
-    assert "Average of the scores of 2 whole-image networks" in (out / "report.md").read_text()
+    # The patch classifier that they need, and what stands for their average.
+    assert list(results["method"]) == ["patch-classifier"] * 3 + ["whole-image"] * 2 + ["average of 2"]
+    assert "The average of 2 networks, at the threshold" in (out / "report.md").read_text()
 
 
 def test_rows_are_added_to_a_run_and_others_settings_are_refused(run):
@@ -299,6 +410,18 @@ def test_rows_are_added_to_a_run_and_others_settings_are_refused(run):
         ({"protocol": "best"}, "unknown protocol 'best'"),
         ({"patch_dataset": "mini_mias"}, "patch_dataset 'mini_mias' with patch_data None: expected both or neither"),
         ({"methods": ("imagenet-start",), "top": ("heatmap-vgg-4x1-4x1",)}, "its heatmap is a patch classifier's"),
+        ({"methods": ("fine-tuning",), "top": ("vgg-4x1-4x1",)}, "top: received 'vgg-4x1-4x1', expected none"),
+        ({"methods": ("fine-tuning",), "overrides": ["start=random"]}, "start: received 'random'"),
+        (
+            {"patch_dataset": "mini_mias", "patch_data": "X"},
+            "patch_dataset: received 'mini_mias', the dataset of whole",
+        ),
+        ({"transfer_dataset": "rsnaa", "transfer_data": "X"}, "unknown dataset 'rsnaa': did you mean 'rsna'"),
+        (
+            {"methods": ("two-step",), "transfer_dataset": "rsna", "transfer_data": "X"},
+            "transfer_dataset: received 'rsna', but two-step cannot be moved",
+        ),
+        ({"dataset": "rsnaa"}, "unknown dataset 'rsnaa'"),
     ],
 )
 def test_wrong_options_are_refused_before_anything_trains(run, tmp_path, options, message):
@@ -307,9 +430,29 @@ def test_wrong_options_are_refused_before_anything_trains(run, tmp_path, options
     assert not (tmp_path / "RUN").exists()
 
 
-def test_no_annotated_lesion_is_refused(run, busi, tmp_path):
-    with pytest.raises(ValueError, match="regions"):
-        all_conv.run(busi, tmp_path / "RUN", dataset="folder", profile="quick", overrides=TINY, verbose=0)
+def test_dataset_without_lesions_is_refused_with_the_way_out(run, screening):
+    with pytest.raises(ValueError, match="dataset rsna: has no annotated lesions, expected another in patch_dataset"):
+        run(data=screening, dataset="rsna")
+
+
+def test_strata_are_of_the_malignant_lesion_and_of_the_class_where_kinds_are_rare():
+    def table(kinds):
+        rows = [
+            {
+                "image": f"{number}.png",
+                "subject": f"w{number}",
+                "label": "malignant" if any("malignant" in kind for kind in found) else "negative",
+                "regions": [Region(kind, ((0, 0), (0, 1), (1, 1))) for kind in found],
+            }
+            for number, found in enumerate(kinds)
+        ]
+        return image_table(rows, "made", "/nowhere", ("negative", "malignant"), "named")
+
+    kinds = [["benign mass", "malignant mass"], ["benign mass"], []]
+    drawn = all_conv.lesion_strata(table(kinds * 3))
+    assert set(drawn["label"]) == {"benign mass", "malignant mass", "negative"}
+    rare = all_conv.lesion_strata(table([*kinds * 3, ["benign calcification"]]))
+    assert set(rare["label"]) == {"negative", "malignant"}
 
 
 def test_recipe_is_registered():
