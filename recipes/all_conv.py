@@ -347,19 +347,17 @@ PARTS = ("train", "validation", "test")
 
 
 def lesion_strata(table):
-    """The table with the kind of an image's lesion as its label, to stratify by: of a malignant one if there is any.
+    """The table with the kind of an image's first lesion as its label, to stratify by.
 
-    As it is where no lesions are known, or where a kind has too few subjects for three parts.
+    As it is where no lesions are known, or where a kind has too few subjects to be divided.
     """
     if "regions" not in table:
         return table
-    kinds = []
-    for regions, label in zip(table["regions"], table["label"], strict=True):
-        found = [region.label for region in regions or ()]
-        kinds.append(next((kind for kind in found if kind.startswith("malignant")), found[0] if found else label))
+    lesions = zip(table["regions"], table["label"], strict=True)
+    kinds = [regions[0].label if regions else label for regions, label in lesions]
     drawn = table.assign(label=kinds)
     drawn.attrs = {**table.attrs, "classes": sorted(set(kinds))}
-    return table if drawn.groupby("label")["subject"].nunique().min() < len(PARTS) else drawn
+    return table if drawn.groupby("label")["subject"].nunique().min() < 2 else drawn
 
 
 class Images:
@@ -774,7 +772,8 @@ def run(
     settings = {key: value for key, value in asdict(chosen).items() if key in shared}
     open_run(out, {"recipe": "all_conv", "dataset": dataset, "protocol": protocol, "settings": settings})
     for reader, each in images.items():
-        write_split(context.out / split_file(reader, dataset), each.table.assign(sha256=each.stored.sha256))
+        listed = each.table.drop(columns="regions", errors="ignore").assign(sha256=each.stored.sha256)
+        write_split(context.out / split_file(reader, dataset), listed)
     for row in rows:
         finish_row(context, row, verbose)
         if row in moved:

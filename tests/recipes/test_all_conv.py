@@ -435,7 +435,7 @@ def test_dataset_without_lesions_is_refused_with_the_way_out(run, screening):
         run(data=screening, dataset="rsna")
 
 
-def test_strata_are_of_the_malignant_lesion_and_of_the_class_where_kinds_are_rare():
+def test_strata_are_of_the_first_lesion_and_of_the_class_where_kinds_are_rare():
     def table(kinds):
         rows = [
             {
@@ -448,7 +448,7 @@ def test_strata_are_of_the_malignant_lesion_and_of_the_class_where_kinds_are_rar
         ]
         return image_table(rows, "made", "/nowhere", ("negative", "malignant"), "named")
 
-    kinds = [["benign mass", "malignant mass"], ["benign mass"], []]
+    kinds = [["malignant mass", "benign mass"], ["benign mass"], []]
     drawn = all_conv.lesion_strata(table(kinds * 3))
     assert set(drawn["label"]) == {"benign mass", "malignant mass", "negative"}
     rare = all_conv.lesion_strata(table([*kinds * 3, ["benign calcification"]]))
