@@ -20,10 +20,10 @@ scanners, decades and hospitals in a way that the official one, chosen by diffic
 option apart:
 
 `published` (the default): the paper's split, 85 % and 15 % of the images divided by woman and stratified, of the first
-10 % for validation; images stretched to the input, their aspect ratio ignored; transfer chooses the epoch on the very
-images that it reports (there is one "validation" part in section 3.2).
+10 % for validation; transfer chooses the epoch on the very images that it reports (there is one "validation" part in
+section 3.2).
 `sound`: the official split where the dataset has one, training images of women who are in its test part left out;
-images padded, the aspect ratio kept; transfer chooses the epoch on a validation part of its own.
+transfer chooses the epoch on a validation part of its own.
 A split that a user's own table brings is kept under both.
 
 Where the paper is silent, or its code did something else:
@@ -31,6 +31,7 @@ Where the paper is silent, or its code did something else:
   the first was an L2 penalty. Here it is decoupled and in force in every stage (`medzoo.training.Stage`), which at
   rates of 1e-4 and 1e-5 takes 1e-7 of a kernel a step in either: next to nothing, as in the second stage of the code.
   The penalty of its first stage, on the new layers alone, is not offered.
+- Images are stretched to the input and lose their aspect ratio, as in the paper; `--set fit=pad` keeps it.
 - The code shifted each of three channels of a grey image by itself, which tints it. Here the image is grey up to the
   network and has one shift.
 - Frozen batch norm still used the batch's statistics in Keras 2.0; here it is in inference mode.
@@ -172,6 +173,8 @@ class Settings:
         patch_set: `"S1"` or `"S10"`.
         input_size: height and width of whole images, in pixels.
         patch_size: side of the patches, in the same pixels.
+        fit: how whole images come to that size, a name from `datasets.policies.FITS`: the paper ignores the aspect ratio
+            (`"stretch"`); `"pad"` keeps it.
         intensity: how DICOM values become grey values, a name from `datasets.policies.DICOM_POLICIES`.
         patch_epochs, patch_learning_rates: of the three stages of the patch classifier: the head, the top layers
             (`UNFROZEN`), all. With random weights the last stage alone runs, for all epochs at the first rate.
@@ -194,6 +197,7 @@ class Settings:
     patch_set: str = "S10"
     input_size: tuple[int, ...] = (1152, 896)
     patch_size: int = 224
+    fit: str = "stretch"
     intensity: str = "voi"
     patch_epochs: tuple[int, ...] = (3, 10, 37)
     patch_learning_rates: tuple[float, ...] = (1e-3, 1e-4, 1e-5)
@@ -232,6 +236,7 @@ class Settings:
         ):
             if len(getattr(self, name)) != length:
                 raise ValueError(f"{name}: received {len(getattr(self, name))} numbers, expected {length}")
+        require("fit", self.fit, FITS)
         require("intensity", self.intensity, DICOM_POLICIES)
         require("flips", self.flips, (1, 4))
         if self.patch_size > min(self.input_size):
@@ -301,7 +306,6 @@ def transfer_stages(settings):
 # ---------------------------------------------------------------------------------------------------------------------
 # Section 3.1.1: images and patches
 
-FIT = {"published": "stretch", "sound": "pad"}
 # Women on both sides of CBIS-DDSM's official split: kept where a split by woman is made anew, else not trained on.
 READ = {"cbis_ddsm": {"published": {"overlap": "official"}, "sound": {"overlap": "drop"}}}
 EXCLUDED = {("cbis_ddsm", "sound"): "training images of women who are in the official test part too"}
@@ -370,7 +374,7 @@ class Images:
 
     def __init__(self, table, settings, protocol, test_share):
         modality = "MG" if datasets.source(table.attrs["dataset"]).modality == "mammography" else None
-        form = {"channels": 1, "fit": FIT[protocol], "intensity": settings.intensity}
+        form = {"channels": 1, "fit": settings.fit, "intensity": settings.intensity}
         kept = datasets.readable(table, settings.input_size, **form, modality=modality)
         self.left_out = len(table) - len(kept)
         self.table, self.settings = split_table(kept, settings, protocol, test_share), settings
@@ -768,7 +772,7 @@ def run(
     context = Context(images, chosen, dataset, protocol, command, patch_dataset, transfer_dataset, Path(out))
     context.check(rows)  # before anything trains
 
-    shared = ("input_size", "intensity", "test_share", "validation_share", "seed")
+    shared = ("input_size", "fit", "intensity", "test_share", "validation_share", "seed")
     settings = {key: value for key, value in asdict(chosen).items() if key in shared}
     open_run(out, {"recipe": "all_conv", "dataset": dataset, "protocol": protocol, "settings": settings})
     for reader, each in images.items():
@@ -1032,7 +1036,7 @@ def common_card(context, row, build, reader, table, metrics, seen=(), transfer=F
         "input": {
             "shape": build["arguments"]["input_shape"],
             "range": [0, 255],
-            "resize": FITS[FIT[context.protocol]],
+            "resize": FITS[context.settings.fit],
             "crop": 1.0,
             "dicom": context.settings.intensity,
         },
