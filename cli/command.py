@@ -87,7 +87,9 @@ def _parsers():
     run.add_argument("--out", required=True, metavar="RUN", help="the run's folder; an interrupted run goes on there")
     run.add_argument("--profile", default="paper", metavar="P", help="paper (default) or quick")
     run.add_argument("--protocol", default="published", metavar="P", help="published (default) or sound")
-    run.add_argument("--method", action="append", default=[], metavar="M", help="may be repeated; all by default")
+    run.add_argument(
+        "--method", action="append", default=[], metavar="M", help="may be repeated; the recipe's choice by default"
+    )
     run.add_argument("--backbone", metavar="B", help="in place of the profile's")
     run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting; may be repeated")
 

@@ -173,8 +173,8 @@ class Settings:
         patch_set: `"S1"` or `"S10"`.
         input_size: height and width of whole images, in pixels.
         patch_size: side of the patches, in the same pixels.
-        fit: how whole images come to that size, a name from `datasets.policies.FITS`: the paper ignores the aspect ratio
-            (`"stretch"`); `"pad"` keeps it.
+        fit: how whole images come to that size, a name from `datasets.policies.FITS`: the paper ignores the aspect
+            ratio (`"stretch"`); `"pad"` keeps it.
         intensity: how DICOM values become grey values, a name from `datasets.policies.DICOM_POLICIES`.
         patch_epochs, patch_learning_rates: of the three stages of the patch classifier: the head, the top layers
             (`UNFROZEN`), all. With random weights the last stage alone runs, for all epochs at the first rate.

@@ -330,6 +330,37 @@ def test_run_hands_all_options_to_the_recipe(monkeypatch, capsys):
     }
 
 
+def test_run_hands_the_options_of_one_recipe_alone_to_it(monkeypatch, capsys):
+    received = {}
+    monkeypatch.setattr(recipes.recipe("all_conv"), "run", lambda *values, **named: received.update(named))
+    arguments = [
+        "run",
+        "all_conv",
+        "--data",
+        "D",
+        "--out",
+        "R",
+        "--dataset",
+        "rsna",
+        "--top",
+        "vgg-4x1",
+        "--top",
+        "vgg-8x1",
+    ]
+    arguments += ["--patch-dataset", "mini_mias", "--patch-data", "P"]
+    output(capsys, *arguments, "--transfer-dataset", "inbreast", "--transfer-data", "T")
+    assert {name: received[name] for name in recipes.OPTIONS} == {
+        "dataset": "rsna",
+        "top": ["vgg-4x1", "vgg-8x1"],
+        "patch_dataset": "mini_mias",
+        "patch_data": "P",
+        "transfer_dataset": "inbreast",
+        "transfer_data": "T",
+    }
+    assert main(["run", "drs", "--data", "D", "--out", "R", "--top", "vgg-4x1"]) == 2
+    assert "--top: received ['vgg-4x1'], expected none for drs" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "promise"),
     [
