@@ -358,7 +358,7 @@ def test_run_hands_the_options_of_one_recipe_alone_to_it(monkeypatch, capsys):
         "transfer_data": "T",
     }
     assert main(["run", "drs", "--data", "D", "--out", "R", "--top", "vgg-4x1"]) == 2
-    assert "--top: received ['vgg-4x1'], expected none for drs" in capsys.readouterr().err
+    assert "--top: received ['vgg-4x1'], expected none: drs has no such" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
