@@ -4,7 +4,6 @@ import io
 
 import numpy as np
 import pydicom
-from pydicom.errors import InvalidDicomError
 from pydicom.pixels import (
     apply_color_lut,
     apply_rescale,
@@ -53,10 +52,10 @@ def decode_dicom(data, policy):
 
 
 def dicom_modality(path):
-    """The modality in the head of a DICOM file, such as `"MG"`; None of a file that has none or is no DICOM file."""
+    """The modality in the head of a DICOM file, such as `"MG"`; None where there is none, or no whole head."""
     try:
         return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["Modality"]).get("Modality")
-    except (InvalidDicomError, OSError):
+    except Exception:  # pydicom raises whatever it likes on damaged files, which are reported when they are decoded
         return None
 
 

@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 import pydicom
 from PIL import Image
-from pydicom.errors import InvalidDicomError
 
 from .images import DICOM_SUFFIXES, convert_channels, read_image, resize_image
 
@@ -126,6 +125,6 @@ def image_size(path):
         else:
             with Image.open(path) as image:
                 size = image.height, image.width
-    except (OSError, EOFError, ValueError, InvalidDicomError):
+    except Exception:  # Pillow and pydicom raise whatever they like on damaged files
         return None
     return size if all(size) else None
