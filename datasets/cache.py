@@ -20,7 +20,7 @@ from .. import _cache, _progress
 from .._files import read_json, write_json
 from .._nearest import require
 from .dicom import dicom_modality
-from .images import DECODER_VERSION, DICOM_SUFFIXES, DICOM_VERSION, decode_image, fit_window, frame_image, read_bytes
+from .images import DECODER_VERSION, DICOM_VERSION, PICTURE_SUFFIXES, decode_image, fit_window, frame_image, read_bytes
 from .policies import DICOM_POLICIES, FITS
 from .table import check_table, image_paths
 
@@ -208,7 +208,7 @@ def _cache_file(table, form, folder):
         key.append(fit)
     if intensity != "voi":
         key.append(intensity)
-    if any(image.lower().endswith(DICOM_SUFFIXES) for image in table["image"]):
+    if not all(image.lower().endswith(PICTURE_SUFFIXES) for image in table["image"]):
         key.append(DICOM_VERSION)
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
     name = re.sub(r"[^\w.-]", "_", table.attrs["dataset"])

@@ -12,7 +12,8 @@ from .dicom import OtherKind, decode_dicom
 from .policies import DICOM_POLICIES, FITS
 
 DICOM_SUFFIXES = (".dcm", ".dicom")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".pgm", ".ppm", ".pnm", ".tif", ".tiff", *DICOM_SUFFIXES)
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".pgm", ".ppm", ".pnm", ".tif", ".tiff")
+SUFFIXES = (*PICTURE_SUFFIXES, *DICOM_SUFFIXES)
 KINDS = "PNG, JPEG, PGM, PPM, TIFF or DICOM"
 DECODER_VERSION = 1  # raised whenever the same file gives other pixels, so that no cache holds on to the old ones
 DICOM_VERSION = 2  # likewise, of DICOM files alone: 2 since padding is black
