@@ -486,13 +486,6 @@ def whole_image_description(settings, mean, top, cells=None):
     return {"builder": "classifier", "arguments": arguments}
 
 
-def exact_copy(model, build):
-    """The network in float32, whatever the precision that it was trained in."""
-    exact = builders.build(build, weights=None)
-    exact.set_weights(model.get_weights())
-    return exact
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # Section 3.1.2: training
 
@@ -511,7 +504,7 @@ def train_patch_classifier(patches, settings, build, folder, verbose=1):
         model = builders.build(build, weights="imagenet" if settings.start == "imagenet" else None)
     seed = settings.seed
     fit(model, patch_stages(settings), patches.training(seed), patches.batches("validation"), folder, seed, verbose)
-    return exact_copy(model, build)
+    return builders.exact_copy(model, build)
 
 
 def train_whole_image(images, settings, build, top, patch_model, folder, verbose=1):
@@ -523,7 +516,7 @@ def train_whole_image(images, settings, build, top, patch_model, folder, verbose
         model.set_weights(to_whole_image(patch_model, top, (*settings.input_size, 1)).get_weights())
     schedule, seed = whole_image_stages(settings, top), settings.seed
     fit(model, schedule, images.training(seed), images.batches("validation"), folder, seed, verbose)
-    return exact_copy(model, build)
+    return builders.exact_copy(model, build)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -631,7 +624,7 @@ def train_transfer(images, settings, protocol, build, model, rows, folder, verbo
     train = images.training(settings.seed, rows)
     validation = images.batches("test" if protocol == "published" else "validation")
     fit(tuned, transfer_stages(settings), train, validation, folder, settings.seed, verbose)
-    return exact_copy(tuned, build)
+    return builders.exact_copy(tuned, build)
 
 
 def transfer_rows(images, protocol):

@@ -342,14 +342,7 @@ def train(parts, settings, build, seed, folder, verbose=1):
         label_weights=parts.label_weights(),
         verbose=verbose,
     )
-    return exact_copy(model, build)
-
-
-def exact_copy(model, build):
-    """The network in float32, whatever the precision that it was trained in."""
-    exact = builders.build(build, weights=None)
-    exact.set_weights(model.get_weights())
-    return exact
+    return builders.exact_copy(model, build)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -467,7 +460,7 @@ def recovery(context, base, morphed, folder):
     trainer = compile_stage(model, stages(chosen)[0], batches, augmentation, parts.label_weights())
     for iteration in range(RECOVERY[-1] + 1):
         if iteration in RECOVERY:
-            rows.append((iteration, validation_auc(exact_copy(model, build), parts)))
+            rows.append((iteration, validation_auc(builders.exact_copy(model, build), parts)))
         if iteration < RECOVERY[-1]:
             batches.epoch, index = divmod(iteration, len(batches))
             images, *rest = batches[index]

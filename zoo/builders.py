@@ -79,3 +79,15 @@ def classifier(backbone, input_shape, classes, surgery=(), multi_label=False, me
     for name, arguments in operations:
         model = getattr(layers, name)(model, **arguments)
     return attach_head(model, classes, multi_label)
+
+
+def exact_copy(model, description):
+    """The same network in float32, whatever the precision that it was trained in.
+
+    Args:
+        model: as `build` made it of this description.
+        description: as for `build`.
+    """
+    exact = build(description)
+    exact.set_weights(model.get_weights())
+    return exact
