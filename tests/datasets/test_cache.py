@@ -31,13 +31,13 @@ print(images.read([0, 5, -1]).sum(), len(images))
 """
 STALL = """
 import signal, os
+from medzoo import _progress
 from medzoo.datasets import cache
 cache.CHUNK = 4
-show = cache._show_progress
-def killed(done, total):
+def killed(what, done, total):
     if done >= 8:
         os.kill(os.getpid(), signal.SIGKILL)
-cache._show_progress = killed
+_progress.show = killed
 """
 
 
