@@ -1161,7 +1161,7 @@ def report(context):
     lines += difference_lines(networks, positive)
     lines += operating_lines(averaged, positive)
     lines += table_lines("Table 4: AUC after transfer, by number of women trained with", transferred)
-    lines += transfer_notes(context)
+    lines += transfer_notes(context, transferred)
     titled = {row.name: read_scores(folder, "predictions.csv", "test") for row, folder in networks.items()}
     lines += shortcut_lines(context.images.table, titled)
     figures(networks, averaged, transferred, context.out, positive)
@@ -1217,6 +1217,10 @@ def averaged_scores(networks, part):
     return name, rows[0].assign(score=np.mean([each["score"] for each in rows], axis=0))
 
 
+# What a result says of a transfer: numbers of women and images trained with, and of women whose patches were before.
+KEPT_FACTS = ("subjects", "images", "patch_subjects")
+
+
 def read_transfers(out):
     """Results of the transfers to other datasets and of their averages, with the paper's beside them."""
     results, groups = [], {}
@@ -1224,7 +1228,7 @@ def read_transfers(out):
         if not (folder / "predictions.csv").is_file():
             continue
         facts = read_json(folder / "configuration.json")
-        row, kept = Row(**facts["row"]), {key: facts[key] for key in ("subjects", "images")}
+        row, kept = Row(**facts["row"]), {key: facts[key] for key in KEPT_FACTS}
         women = 72 if facts["all"] else facts["subjects"]
         known = dict(zip(BEST_FOUR, TABLE_4[women], strict=True)) if women in TABLE_4 else {}
         paper = known.get((row.backbone, row.top)) if facts["dataset"] == "inbreast" and row in FOUR_ROWS else None
@@ -1237,8 +1241,8 @@ def read_transfers(out):
             _, facts = next(iter(members.values()))
             known = ENSEMBLE.get(reader) if facts["all"] and set(averaged) == FOUR_ROWS else None
             found = result_of(average_row(averaged), reader, name, area(scores, facts["positive"]), known)
-            results.append(found | {key: facts[key] for key in ("subjects", "images")})
-    columns = [*Row.__annotations__, "data", "metric", "paper", "value", "low", "high", "n", "subjects", "images"]
+            results.append(found | {key: facts[key] for key in KEPT_FACTS})
+    columns = [*Row.__annotations__, "data", "metric", "paper", "value", "low", "high", "n", *KEPT_FACTS]
     return pd.DataFrame(results, columns=columns)
 
 
@@ -1336,19 +1340,19 @@ def operating_lines(averaged, positive):
     ]
 
 
-def transfer_notes(context):
+def transfer_notes(context, transferred):
     """What has to be said beside table 4."""
-    if not context.transfer_dataset:
-        return []
     notes = []
-    if context.protocol == "published":
+    if len(transferred) and context.protocol == "published":
         notes += ["", "The epoch was chosen on the images that are reported, as in the paper: it flatters."]
-    if women := context.seen_patches_of(context.transfer_dataset):
-        notes += [
-            "",
-            f"Networks that begin with patches have seen annotated lesions of up to {women} women of this dataset, "
-            "none of its test part, before they were moved: their numbers of women count image labels alone.",
-        ]
+    for (reader, women), rows in transferred.groupby(["data", "patch_subjects"]):
+        if women:
+            notes += [
+                "",
+                f"Before they were moved, {', '.join(sorted({row_of(row).name for row in rows.to_dict('records')}))} "
+                f"had seen annotated lesions of up to {women} women of {reader}, none of its test part: the numbers of "
+                "women count image labels alone.",
+            ]
     return notes
 
 

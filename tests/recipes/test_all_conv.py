@@ -290,7 +290,7 @@ def test_whole_run_with_transfer_reports_what_its_predictions_give(run, screenin
     text = (out / "report.md").read_text()
     for part in ("Table 1", "Tables 2 and 3", "Table 4", "figure-2-loss.png", "figure-3-roc.png", "heatmap-1.png"):
         assert part in text
-    assert "have seen annotated lesions of up to" in text
+    assert "had seen annotated lesions of up to" in text
     assert "within machines" in text
 
     # Nobody who is tested after the transfer trained it, nor its patches.
