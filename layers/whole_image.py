@@ -102,12 +102,12 @@ def add_top(model, top, heatmap=None):
             the weights of the patch classifier).
 
     Returns:
-        `keras.Model` on the same layers that ends in the top's feature map, or in features for fully connected ones.
-        New layers are called `heatmap_*` (the heatmap) and `top_*`.
+        A new `keras.Model`, with weights of its own, that ends in the top's feature map, or in features for fully
+        connected ones. New layers are called `heatmap_*` (the heatmap) and `top_*`.
 
     Raises:
-        ValueError: for a name without meaning, a heatmap where the top has none or the other way round, and an input
-            that is too small.
+        ValueError: for a model that is not functional or ends in no map, a name without meaning, a heatmap where the
+            top has none or the other way round, and an input that is too small.
 
     Example:
 
@@ -115,6 +115,11 @@ def add_top(model, top, heatmap=None):
     network = add_top(zoo.backbone("resnet50", input_shape=(1152, 896, 1)), "vgg-256x1-128x1")
     ```
     """
+    return _grow(rebuild(model), top, heatmap)
+
+
+def _grow(model, top, heatmap):
+    """`add_top` on the model's own layers."""
     parsed = parse_top(top)
     if parsed.heatmap != (heatmap is not None):
         expected = "classes and cells of its patch classifier" if parsed.heatmap else "None"
@@ -169,7 +174,7 @@ def to_whole_image(patch_model, top, input_shape, classes=2):
     """
     trunk, logits = _take_apart(patch_model, input_shape)
     heatmap = describe_heatmap(patch_model) if parse_top(top).heatmap else None
-    model = add_top(trunk, top, heatmap)
+    model = _grow(trunk, top, heatmap)
     if heatmap is not None:
         _set_heatmap(model, logits)
     return attach_head(model, classes)

@@ -308,7 +308,8 @@ def test_shapes_at_the_size_of_the_paper(top):
     heatmap = {"classes": CLASSES, "cells": [7, 7]} if top.startswith("heatmap") else None
     model = add_top(trunk, top, heatmap)
     assert model.output_shape == (None, *SHAPES[top])
-    added = [layer for layer in model.layers if layer not in trunk.layers]
+    kept = {layer.name for layer in trunk.layers}
+    added = [layer for layer in model.layers if layer.name not in kept]
     assert all(layer.name.startswith(("top_", "heatmap_")) for layer in added)
     named = groups(attach_head(model, 2))
     assert named["top"] == [layer.name for layer in added if layer.name.startswith("top_")]
@@ -540,3 +541,21 @@ class TestFromACard:
     @staticmethod
     def variable(model, path):
         return next(variable for variable in model.weights if variable.path == path)
+
+
+def test_add_top_shares_nothing_with_the_network_and_keeps_its_weights():
+    before = small_trunk(128, 128)
+    before.get_layer("conv1_conv").trainable = False
+    values = before.get_weights()
+    after = add_top(before, "vgg-4x1")
+    for old in before.layers:
+        new = after.get_layer(old.name)
+        assert new is not old
+        assert new.trainable == old.trainable
+        for mine, theirs in zip(new.get_weights(), old.get_weights(), strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+    after.set_weights([array + 1 for array in after.get_weights()])
+    for mine, theirs in zip(before.get_weights(), values, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    with pytest.raises(ValueError, match="functional"):
+        add_top(object(), "vgg-4x1")

@@ -6,7 +6,7 @@ import pytest
 SHAPE = (12, 10, 3)
 
 
-def tiny_backbone(name, weights, input_shape):
+def tiny_backbone(name, weights, input_shape, mean=None):
     """A convolution with batch norm. With "imagenet" its weights are the same at every call."""
     import keras
 

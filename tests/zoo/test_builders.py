@@ -87,7 +87,8 @@ def test_impossible_labels(labels):
 
 @pytest.mark.parametrize("surgery", builders.SURGERIES)
 def test_description_survives_json_and_builds(surgery):
-    description = json.loads(json.dumps(described(surgery=[{"name": surgery}], classes=3)))
+    operation = {"name": surgery, **({"top": "resnet-4-4-8x1"} if surgery == "add_top" else {})}
+    description = json.loads(json.dumps(described(surgery=[operation], classes=3)))
     model = build(description)
     assert model.name == "resnet18"
     assert model.input_shape == (None, 32, 32, 1)
@@ -95,7 +96,7 @@ def test_description_survives_json_and_builds(surgery):
     assert groups(model)["head"] == ["head_pool", "head_logits", "head_probabilities"]
     assert np.isfinite(model.predict(np.full((1, 32, 32, 1), 99.0), verbose=0)).all()
     assert build(description).name == model.name  # the description is left as it was
-    assert description["arguments"]["surgery"] == [{"name": surgery}]
+    assert description["arguments"]["surgery"] == [operation]
 
 
 def test_arguments_of_a_surgery():
