@@ -140,6 +140,8 @@ class TestOcclusion:
         image = keras.Input((32, 48, 3), name="image")
         trunk = keras.Model(image, keras.layers.Conv2D(8, 4, 4, activation="relu", name="conv1_conv")(image))
         model = attach_head(add_top(trunk, top, heatmap), 2)
+        if heatmap:  # its ReLU must not hide everything
+            model.get_layer("heatmap_logits").bias.assign([500.0] * 3)
         images = np.random.default_rng(1).uniform(0, 255, (2, 32, 48, 3)).astype("float32")
         maps = occlusion_map(model, images)
         assert maps.shape == (2, 32, 48)
