@@ -15,8 +15,8 @@ the labels of whole images alone, and moves to another dataset with few images.
 Rows run into one folder are reported together, with the average of their scores (figure 3).
 
 **Known trouble.** On the official test part of CBIS-DDSM (649 images) three of the authors' released models were
-measured at AUCs of 0.69, 0.71 and 0.75, not 0.85 (https://github.com/lishen/end2end-all-conv/issues/5). The paper's split
-is its own, random by patient. Why the two differ so much is not settled. Both splits are one option apart:
+measured at AUCs of 0.69, 0.71 and 0.75, not 0.85 (https://github.com/lishen/end2end-all-conv/issues/5). The paper's
+split is its own, random by patient. Why the two differ so much is not settled. Both splits are one option apart:
 
 `published` (the default): the paper's split, 85 % and 15 % of the images divided by woman and stratified, of the first
 10 % for validation; transfer chooses the epoch on the very images that it reports (there is one "validation" part in
