@@ -35,7 +35,7 @@ class MeanAuc(NamedTuple):
         value: the mean of the AUCs.
         low: lower bound.
         high: upper bound.
-        n: number of images that each rests on.
+        n: number of images that any of the trainings was tested on.
         trainings: number of trainings.
         deviation: sample standard deviation of the AUCs over the trainings; None for one training.
     """
@@ -142,16 +142,22 @@ def auc(labels, scores, subjects=None, level=0.95, method="delong", resamples=20
 
 
 def mean_auc(labels, scores, subjects=None, level=0.95, resamples=2000, seed=0):
-    """Returns the mean of the AUCs of several trainings, scored on the same images.
+    """Returns the mean of the AUCs of several trainings, scored on the same images or on parts of them.
 
     The interval is that of the bootstrap in `auc`, each resample being the same for all trainings. **It holds the
     spread of the test sample, not that of the trainings**: it says where the mean of these very networks lies on other
     images of the kind. How much another training would differ is told by `deviation`. Where all trainings separate the
     classes perfectly the interval is Newcombe's, as in `auc`.
 
+    Where each training has images of its own to be tested on (those that it did not draw to train on), the others are
+    NaN. Each AUC is that of the training's own images. Subjects are drawn from all images that any training was tested
+    on, and each training counts its own images of them. A resample in which a training has no image of one class has
+    no mean and is left out.
+
     Args:
-        labels: (n,) or (n, 1), 0 or 1; both occur.
-        scores: (trainings, n) finite numbers, higher for class 1, or (n,) of one training.
+        labels: (n,) or (n, 1), 0 or 1; both occur, also among the images of each training.
+        scores: (trainings, n) finite numbers, higher for class 1, or NaN where the training was not tested on the
+            image; (n,) of one training.
         subjects: (n,) names of the subject of each image, or None when every image is its own.
         level: confidence level in (0, 1).
         resamples: number of bootstrap resamples.
@@ -161,14 +167,16 @@ def mean_auc(labels, scores, subjects=None, level=0.95, resamples=2000, seed=0):
         `MeanAuc(value, low, high, n, trainings, deviation)`.
 
     Raises:
-        ValueError: as `auc`.
+        ValueError: as `auc`, for a training that was tested on one class only, and where more than half of the
+            resamples are left out.
     """
-    labels, scores = _checked_trainings(labels, scores)
+    labels, scores = _checked_trainings(labels, scores, partly=True)
     groups = _groups(subjects, labels)
     _check_level(level)
-    areas = [_area(labels, row) for row in scores]
+    labels, groups, scores = _tested(labels, groups, scores)
+    areas = _own_areas(labels, scores)
     value = float(np.mean(areas))
-    low, high = _percentiles(_bootstrap_means(labels, scores, groups, resamples, seed), level)
+    low, high = _percentiles(_with_all_classes(_bootstrap_means(labels, scores, groups, resamples, seed)), level)
     if not high > low:
         low, high = _newcombe_interval(value, *_class_sizes(labels, groups), level)
     deviation = float(np.std(areas, ddof=1)) if len(areas) > 1 else None
@@ -186,9 +194,15 @@ def compare_means(labels, a, b, subjects=None, level=0.95, resamples=2000, seed=
 
     Where no resample differs from another, interval and p-value come about as in `compare_delong`.
 
+    Scores may be NaN as in `mean_auc`, in each set for other images. Pairing then means that the same subjects are
+    drawn for both sets, from all that any training of either was tested on, and that each training counts its own
+    images of them. The difference is between the AUCs of each on its own images: what the sets share cancels, while
+    the chance that gave one of them easier images is in the interval like any other. Resamples in which a training of
+    either set lacks a class are left out, of the p-value's denominator too.
+
     Args:
-        labels: (n,) or (n, 1), 0 or 1; both occur.
-        a: (trainings, n) scores of the first set, or (n,) of one training.
+        labels: (n,) or (n, 1), 0 or 1; both occur, also among the images of each training.
+        a: (trainings, n) scores of the first set, or (n,) of one training; NaN where it was not tested on the image.
         b: (trainings, n) scores of the second set, not necessarily as many, for the same images in the same order.
         subjects: (n,) names of the subject of each image, or None when every image is its own.
         level: confidence level of the interval, in (0, 1).
@@ -199,23 +213,27 @@ def compare_means(labels, a, b, subjects=None, level=0.95, resamples=2000, seed=
         `Comparison(difference, low, high, p_value)`, difference = mean AUC(a) - mean AUC(b).
 
     Raises:
-        ValueError: as `auc`.
+        ValueError: as `mean_auc`.
     """
-    checked, a = _checked_trainings(labels, a, "a")
-    labels, b = _checked_trainings(labels, b, "b")
+    checked, a = _checked_trainings(labels, a, "a", partly=True)
+    labels, b = _checked_trainings(labels, b, "b", partly=True)
     groups = _groups(subjects, checked)
     _check_level(level)
-    first, second = (float(np.mean([_area(labels, row) for row in scores])) for scores in (a, b))
+    labels, groups, both = _tested(labels, groups, np.concatenate([a, b]))
+    a, b = both[: len(a)], both[len(a) :]
+    first, second = (float(np.mean(_own_areas(labels, scores))) for scores in (a, b))
     difference = first - second
     drawn = _bootstrap_means(labels, a, groups, resamples, seed)
-    drawn = drawn - _bootstrap_means(labels, b, groups, resamples, seed)
+    drawn = _with_all_classes(drawn - _bootstrap_means(labels, b, groups, resamples, seed))
     if np.ptp(drawn) > 1e-12:
         low, high = _percentiles(drawn, level)
         extreme = np.abs(drawn - difference) >= abs(difference) - 1e-12  # equal but for rounding is as extreme
-        return Comparison(difference, float(low), float(high), float((1 + extreme.sum()) / (1 + resamples)))
-    if a.shape == b.shape and np.array_equal(rankdata(a, axis=1), rankdata(b, axis=1)):
+        return Comparison(difference, float(low), float(high), float((1 + extreme.sum()) / (1 + len(drawn))))
+    ranks = [rankdata(scores, axis=1, nan_policy="omit") for scores in (a, b)]
+    if np.array_equal(*ranks, equal_nan=True):
         return Comparison(0.0, 0.0, 0.0, 1.0)
-    return _square_and_add(first, second, _class_sizes(labels, groups), level)
+    sizes = [_class_sizes(*_tested(labels, groups, scores)[:2]) for scores in (a, b)]
+    return _square_and_add(first, second, *sizes, level)
 
 
 def mean_label_auc(labels, scores, subjects=None, level=0.95, resamples=500, seed=0):
@@ -443,7 +461,8 @@ def compare_delong(labels, a, b, subjects=None, level=0.95):
         return Comparison(difference, float(low), float(high), float(2 * norm.sf(abs(difference) / variance**0.5)))
     if np.array_equal(rankdata(a), rankdata(b)):
         return Comparison(0.0, 0.0, 0.0, 1.0)
-    return _square_and_add(first, second, _class_sizes(labels, groups), level)
+    sizes = _class_sizes(labels, groups)
+    return _square_and_add(first, second, sizes, sizes, level)
 
 
 def compare_bootstrap_wilcoxon(labels, a, b, level=0.95, resamples=1000, seed=0):
@@ -509,8 +528,11 @@ def _checked(labels, scores, name="scores"):
     return labels, scores
 
 
-def _checked_trainings(labels, scores, name="scores"):
-    """Returns labels as int64 (n,) and scores as float64 (trainings, n); see `_checked`."""
+def _checked_trainings(labels, scores, name="scores", partly=False):
+    """Returns labels as int64 (n,) and scores as float64 (trainings, n); see `_checked`.
+
+    `partly`: whether scores may be NaN where a training was not tested on the image.
+    """
     scores = np.asarray(scores)
     if scores.ndim == 1:
         scores = scores[None]
@@ -518,9 +540,22 @@ def _checked_trainings(labels, scores, name="scores"):
         raise ValueError(f"{name}: received shape {scores.shape}, expected (trainings, n)")
     rows = []
     for index, row in enumerate(scores):
-        checked, row = _checked(labels, row, f"{name}[{index}]")
-        rows.append(row)
+        tested = row == row if partly else np.full(row.shape, True)  # NaN alone differs from itself
+        checked, filled = _checked(labels, np.where(tested, row, 0), f"{name}[{index}]")
+        positive, negative = checked[tested].sum(), (1 - checked[tested]).sum()
+        if not (positive and negative):
+            raise ValueError(
+                f"{name}[{index}]: received scores of {positive} positive and {negative} negative images, "
+                "expected both classes among the images of each training"
+            )
+        rows.append(np.where(tested, filled, np.nan))
     return checked, np.stack(rows)
+
+
+def _tested(labels, groups, scores):
+    """Labels, subjects and scores without the images that no training was tested on."""
+    tested = ~np.isnan(scores).all(axis=0)
+    return labels[tested], np.unique(groups[tested], return_inverse=True)[1], scores[:, tested]
 
 
 def _check_level(level):
@@ -617,15 +652,35 @@ def _bootstrap(labels, groups, resamples, seed, statistic):
     return np.concatenate(parts)
 
 
+def _own_areas(labels, scores, weights=None):
+    """AUC of each training over its own images for each row of image weights: (trainings, resamples).
+
+    NaN where a training has no image of one class.
+    """
+    weights = np.ones((1, len(labels))) if weights is None else weights
+    own = ~np.isnan(scores)
+    with np.errstate(invalid="ignore"):  # 0 / 0
+        return np.array(
+            [_areas(labels[mine], row[mine], weights[:, mine]) for row, mine in zip(scores, own, strict=True)]
+        )
+
+
 def _bootstrap_means(labels, scores, groups, resamples, seed):
-    """Mean AUC over the trainings in each resample, (resamples,)."""
+    """Mean AUC over the trainings in each resample, (resamples,); NaN where one of them lacks a class."""
     return _bootstrap(
-        labels,
-        groups,
-        resamples,
-        seed,
-        lambda weights: np.mean([_areas(labels, row, weights) for row in scores], axis=0),
+        labels, groups, resamples, seed, lambda weights: np.mean(_own_areas(labels, scores, weights), axis=0)
     )
+
+
+def _with_all_classes(drawn):
+    """The resamples in which every training has images of both classes."""
+    complete = drawn[np.isfinite(drawn)]
+    if 2 * len(complete) < len(drawn):
+        raise ValueError(
+            f"scores: received trainings of which one lacks a class in {len(drawn) - len(complete)} of {len(drawn)} "
+            "resamples, expected each to be tested on more subjects of both classes"
+        )
+    return complete
 
 
 def _percentiles(values, level):
@@ -685,11 +740,11 @@ def _newcombe_interval(value, positive, negative, level):
     return low, high
 
 
-def _square_and_add(first, second, sizes, level):
+def _square_and_add(first, second, first_sizes, second_sizes, level):
     """Comparison of two areas by their own intervals: Newcombe, Statistics in Medicine 17:873, 1998."""
     difference = first - second
-    first_low, first_high = _newcombe_interval(first, *sizes, level)
-    second_low, second_high = _newcombe_interval(second, *sizes, level)
+    first_low, first_high = _newcombe_interval(first, *first_sizes, level)
+    second_low, second_high = _newcombe_interval(second, *second_sizes, level)
     down = np.hypot(first - first_low, second_high - second)
     up = np.hypot(first_high - first, second - second_low)
     towards_zero = down if difference > 0 else up

@@ -455,6 +455,143 @@ class TestTrainings:
             compare_means([0, 1], [[0.1, 0.2]], scores)
 
 
+class TestPartlyTested:
+    """Trainings that were each tested on images of their own, the others NaN."""
+
+    def scores(self):
+        """Three trainings: all images but every fifth, all but the first third, and all of them."""
+        labels, scores, subjects = subjects_of_both_classes()
+        a, b, c = (np.array(scores[name], dtype=float) for name in "abc")
+        a[::5] = np.nan
+        b[:20] = np.nan
+        return labels, np.stack([a, b, c]), subjects
+
+    def area(self, labels, row, images):
+        """Share of pairs in the right order, over the drawn images that the training was tested on."""
+        own = images[~np.isnan(row[images])]
+        positive, negative = row[own[labels[own] == 1]], row[own[labels[own] == 0]]
+        pairs = np.sign(positive[:, None] - negative)
+        return (1 + pairs.mean()) / 2
+
+    def test_each_area_is_that_of_its_own_images(self):
+        labels, scores, _ = self.scores()
+        areas = [roc_auc_score(labels[~np.isnan(row)], row[~np.isnan(row)]) for row in scores]
+        result = mean_auc(labels, scores, resamples=100)
+        assert (result.value, result.deviation) == pytest.approx((np.mean(areas), np.std(areas, ddof=1)), abs=1e-12)
+        assert (result.n, result.trainings) == (60, 3)
+        assert mean_auc(labels, scores[:2], resamples=100).n == 56  # of the first twenty, every fifth is in neither
+
+    def test_resamples_are_of_whole_subjects_and_the_same_for_all(self):
+        labels, scores, subjects = self.scores()
+        means = [
+            np.mean([self.area(labels, row, images) for row in scores])
+            for images in drawn_by_hand(labels, subjects, 3000, seed=11)
+        ]
+        interval = mean_auc(labels, scores, subjects=subjects, resamples=3000)
+        assert interval[1:3] == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.012)
+
+    def test_images_that_nobody_was_tested_on_are_as_if_they_were_not_there(self):
+        labels, scores, subjects = self.scores()
+        for by_subject in (None, subjects):
+            kept = np.arange(60) >= 25
+            hidden = np.where(kept, scores[2], np.nan)
+            rest = None if by_subject is None else by_subject[kept]
+            expected = mean_auc(labels[kept], [scores[2][kept]] * 2, rest, resamples=300)
+            assert mean_auc(labels, [hidden] * 2, by_subject, resamples=300) == expected
+            other = np.where(kept, scores[0], np.nan)
+            other[np.isnan(other)] = np.where(kept, 0, np.nan)[np.isnan(other)]
+            expected = compare_means(labels[kept], scores[2][kept], other[kept], rest, resamples=300)
+            assert compare_means(labels, hidden, other, by_subject, resamples=300) == expected
+
+    def test_comparison_counts_each_trainings_own_images_of_the_same_subjects(self):
+        labels, scores, subjects = self.scores()
+        a, b = scores[[2, 0]], scores[1:2]
+        drawn = [np.arange(60), *drawn_by_hand(labels, subjects, 3000, seed=12)]
+        difference, *differences = (
+            np.mean([self.area(labels, row, images) for row in a]) - self.area(labels, b[0], images) for images in drawn
+        )
+        result = compare_means(labels, a, b, subjects=subjects, resamples=3000)
+        assert result.difference == pytest.approx(difference, abs=1e-12)
+        assert result[1:3] == pytest.approx(np.quantile(differences, [0.025, 0.975]), abs=0.02)
+        by_hand = np.mean(np.abs(np.array(differences) - difference) >= abs(difference))
+        assert result.p_value == pytest.approx(by_hand, abs=0.03)
+
+    def test_resamples_without_a_class_are_left_out(self):
+        """Two positive images, the second training tested on one: a quarter of the resamples lack it."""
+        labels = np.array([1, 1, 0, 0, 0, 0])
+        scores = np.array([[3, 1, 0, 2, 4, 0], [5, np.nan, 1, 2, 3, 6]])
+        random = np.random.default_rng(3)
+        means = []
+        for _ in range(6000):
+            images = np.concatenate([random.integers(2, size=2), 2 + random.integers(4, size=4)])
+            if 0 in images:
+                means.append(np.mean([self.area(labels, row, images) for row in scores]))
+        assert len(means) / 6000 == pytest.approx(0.75, abs=0.02)
+        result = mean_auc(labels, scores, resamples=6000, level=0.5)
+        assert result[1:3] == pytest.approx(np.quantile(means, [0.25, 0.75]), abs=0.03)
+
+    def test_the_p_values_denominator_holds_the_resamples_that_were_kept(self):
+        """Nearly perfect against nearly reversed scores: no resample reaches twice the difference."""
+        labels = np.repeat([1, 0], [2, 40])
+        scores = np.concatenate([[38.5, 38.5], np.arange(40)])
+        partly = scores.copy()
+        partly[1] = np.nan  # a quarter of the resamples draw the other positive image twice
+        for row, kept in ((scores, 800), (partly, 600)):
+            assert 1 / compare_means(labels, row, -scores, resamples=800).p_value - 1 == pytest.approx(kept, abs=50)
+
+    def test_too_few_resamples_with_all_classes_are_refused(self):
+        """Each training tested on another one of four positive images: 4! / 4**4 of the resamples hold them all."""
+        labels = np.repeat([1, 0], [4, 6])
+        scores = np.tile(np.arange(10.0), (4, 1))
+        scores[:, :4][~np.eye(4, dtype=bool)] = np.nan
+        for compute in (
+            lambda: mean_auc(labels, scores, resamples=500),
+            lambda: compare_means(labels, scores[:2], scores[2:], resamples=500),
+        ):
+            with pytest.raises(ValueError, match=r"one lacks a class in 4\d\d of 500 resamples") as error:
+                compute()
+            assert "\n" not in str(error.value)
+
+    def test_perfect_trainings_have_newcombes_interval(self):
+        """Its class sizes are those of the images that any training was tested on."""
+        labels = np.repeat([0, 1, 0], [40, 20, 5])
+        scores = np.where(np.arange(65) < 60, labels, np.nan) * np.ones((2, 1))
+        scores[0, 30:40] = scores[1, 40:45] = np.nan
+        # R: auRoc::auc.nonpara.mw(x, y, conf.level, method = "newcombe"), as above
+        assert mean_auc(labels, scores, resamples=50) == pytest.approx((1, 0.924677995106, 1, 60, 2, 0), abs=1e-9)
+
+    def test_equal_rankings_of_the_same_images_do_not_differ(self):
+        labels, scores, _ = self.scores()
+        assert compare_means(labels, scores, np.exp(0.1 * scores), resamples=50) == (0.0, 0.0, 0.0, 1.0)
+        # Perfect on other images: the same value, but not the same images.
+        perfect = np.where(np.arange(60) % 4 == 0, np.nan, labels)
+        other = compare_means(labels, perfect, labels, resamples=50)
+        sizes = [((labels == 1) & kept).sum() for kept in (np.arange(60) % 4 > 0, True)]
+        assert sizes == [15, 21]
+        low, full = (mean_auc(labels, row, resamples=50).low for row in (perfect, labels))
+        assert other == pytest.approx((0, low - 1, 1 - full, 1), abs=1e-9)
+
+    @pytest.mark.parametrize(
+        ("row", "message"),
+        [
+            ([0.1, np.nan, 0.3], r"\[1\]: received scores of 0 positive and 2 negative images, expected both classes"),
+            ([np.nan] * 3, r"\[1\]: received scores of 0 positive and 0 negative images"),
+            ([0.1, np.nan, np.inf], r"\[1\]: received 1 values that are not finite, the first at index 2 \(inf\)"),
+        ],
+    )
+    def test_bad_input_gets_one_line(self, row, message):
+        scores = [[0.1, 0.2, 0.3], row]
+        with pytest.raises(ValueError, match="^scores" + message) as error:
+            mean_auc([0, 1, 0], scores)
+        assert "\n" not in str(error.value)
+        with pytest.raises(ValueError, match="^b" + message):
+            compare_means([0, 1, 0], [0.1, 0.2, 0.3], scores)
+
+    def test_the_mean_over_labels_takes_no_gaps(self):
+        with pytest.raises(ValueError, match="1 values that are not finite"):
+            mean_label_auc(np.eye(3, dtype=int), np.where(np.eye(3) == 1, [1, np.nan, 1], 0)[None])
+
+
 def test_rates_at_by_hand():
     """At 0.5: three of four positives, two of five negatives below."""
     labels = [1, 1, 1, 1, 0, 0, 0, 0, 0]
