@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -22,6 +23,8 @@ TORCHVISION_PIXELS = {
     "deviation": [value * 255 for value in (0.229, 0.224, 0.225)],
     "order": "rgb",
 }
+# From -1 to 1 ("tf" in keras.applications).
+INCEPTION_PIXELS = {"mean": [127.5] * 3, "deviation": [127.5] * 3, "order": "rgb"}
 CAFFE_PIXELS = {"mean": [103.939, 116.779, 123.68], "deviation": [1.0, 1.0, 1.0], "order": "bgr"}
 
 RESNET_GROUPS = {
@@ -38,6 +41,15 @@ VGG_GROUPS = {
     "stage2": ("block3_*",),
     "stage3": ("block4_*",),
     "stage4": ("block5_*",),
+}
+# Inception-v3 by the size of its maps: up to the first pooling, up to the second, then the modules mixed0 to mixed2,
+# mixed3 to mixed7 and mixed8 to mixed10. Its layers are named for these groups.
+INCEPTION_GROUPS = {
+    "stem": ("stem_*",),
+    "stage1": ("stage1_*",),
+    "stage2": ("stage2_*",),
+    "stage3": ("stage3_*",),
+    "stage4": ("stage4_*",),
 }
 # Groups that surgery and the classification head add to any backbone.
 ADDED_GROUPS = {"drs": ("*_drs",), "heatmap": ("heatmap_*",), "top": ("top_*",), "head": ("head_*",)}
@@ -71,6 +83,7 @@ class Backbone:
         blocks: number of residual blocks a stage; none for a network without them.
         imagenet: source of the ImageNet weights.
         torchvision: whether files with torchvision's names fit.
+        least: height and width in pixels of the smallest image that it takes.
     """
 
     build: Callable
@@ -79,6 +92,7 @@ class Backbone:
     blocks: tuple[int, ...]
     imagenet: Source
     torchvision: bool = False
+    least: int = 1
 
     @property
     def last_block(self):
@@ -136,6 +150,35 @@ def _application(name):
         return getattr(keras.applications, name)(include_top=False, weights=None, input_tensor=pixels)
 
     return build
+
+
+def _inception_v3(pixels):
+    """Inception-v3 of keras.applications, its layers renamed: Keras numbers most of them over the life of a process,
+    which no group and no checkpoint could refer to."""
+    kinds = {
+        keras.layers.Conv2D: "conv",
+        keras.layers.BatchNormalization: "bn",
+        keras.layers.Activation: "relu",
+        keras.layers.MaxPooling2D: "max_pool",
+        keras.layers.AveragePooling2D: "average_pool",
+        keras.layers.Concatenate: "concatenate",
+    }
+    model = keras.applications.InceptionV3(include_top=False, weights=None, input_tensor=pixels)
+    group, number, names = 0, Counter(), {}
+    for layer in model.layers:
+        if type(layer) not in kinds:
+            continue  # what lies before: the image and its pixels
+        kind = kinds[type(layer)]
+        number[kind] += 1
+        ending = layer.name if layer.name.startswith("mixed") else f"{kind}{number[kind]}"
+        names[layer.name] = f"{list(INCEPTION_GROUPS)[group]}_{ending}"
+        if ending in ("max_pool1", "max_pool2", "mixed2", "mixed7"):
+            group += 1
+
+    def rename(layer):
+        return layer.from_config({**layer.get_config(), "name": names.get(layer.name, layer.name)})
+
+    return keras.models.clone_model(model, input_tensors=model.inputs, clone_function=rename)
 
 
 def _keras_source(name, digest, licence, folder="resnet"):
@@ -205,6 +248,17 @@ register_backbone(
         ),
     ),
 )
+register_backbone(
+    "inceptionv3",
+    Backbone(
+        build=_inception_v3,
+        pixels=INCEPTION_PIXELS,
+        groups=INCEPTION_GROUPS,
+        blocks=(),
+        imagenet=_keras_source("inception_v3", "bcbd6486424b2319ff4ef7d526e38f63", "Apache-2.0", folder="inception_v3"),
+        least=75,
+    ),
+)
 
 
 def list_backbones():
@@ -234,11 +288,12 @@ def backbone(name, weights="imagenet", input_shape=(224, 224, 3), mean=None):
 
     Returns:
         A functional `keras.Model`: input `(batch, *input_shape)` with values in [0, 255]; output the last feature map,
-        `(batch, height / 32, width / 32, channels)`. Its first layer is its `PixelNormalization`.
+        `(batch, height / 32, width / 32, channels)` (a little smaller for Inception-v3, which does not pad and takes
+        75 pixels at least). Its first layer is its `PixelNormalization`.
 
     Raises:
-        ValueError: for an unknown name, a mean outside [0, 255], and for weights that are missing in part, of other
-            shapes, or altered.
+        ValueError: for an unknown name, an image too small for the network, a mean outside [0, 255], and for weights
+            that are missing in part, of other shapes, or altered.
         FileNotFoundError: for weights that are nowhere to be had; the message says where they were looked for.
 
     Example:
@@ -248,6 +303,8 @@ def backbone(name, weights="imagenet", input_shape=(224, 224, 3), mean=None):
     ```
     """
     found = record(name)
+    if min(input_shape[:2]) < found.least:
+        raise ValueError(f"input_shape: received {tuple(input_shape)}, {name} takes {found.least} pixels at least")
     pixels = found.pixels
     if mean is not None:
         if isinstance(mean, bool) or not isinstance(mean, Real) or not 0 <= mean <= 255:
@@ -276,8 +333,9 @@ def groups(model):
     >>> groups(zoo.load("drs-resnet18-busi"))["head"]
     ['head_pool', 'head_logits', 'head_probabilities']
     """
-    # Layer names of one family fit no pattern of the other.
-    patterns = {group: (*listed, *VGG_GROUPS[group]) for group, listed in RESNET_GROUPS.items()} | ADDED_GROUPS
+    # Layer names of one family fit no pattern of another.
+    families = (RESNET_GROUPS, VGG_GROUPS, INCEPTION_GROUPS)
+    patterns = {group: sum((family[group] for family in families), ()) for group in RESNET_GROUPS} | ADDED_GROUPS
     names = [layer.name for layer in model.layers]
     found = {group: match_layers(names, listed) for group, listed in patterns.items()}
     return {group: listed for group, listed in found.items() if listed}

@@ -3,11 +3,13 @@ which weights can be wrong."""
 
 import json
 
+import h5py
 import keras
 import numpy as np
 import pooch
 import pytest
 import safetensors.numpy
+from keras.src.legacy.saving import legacy_h5_format
 from medzoo.layers import PixelNormalization
 from medzoo.zoo import backbones
 from medzoo.zoo.backbones import Backbone, Source, backbone, groups, list_backbones, record, torchvision_name
@@ -20,7 +22,14 @@ PUBLISHED = {
     "resnet50": (2048, 23_534_592),
     "resnet101": (2048, 42_552_832),
     "vgg16": (512, 14_714_688),
+    "inceptionv3": (2048, 21_768_352),
 }
+# Inception-v3 pads nothing and would have no map left at `SIZE`.
+SIZES = {"inceptionv3": (96, 160)}
+
+
+def size_of(name):
+    return SIZES.get(name, SIZE)
 
 
 def pixels(*shape):
@@ -30,22 +39,26 @@ def pixels(*shape):
 @pytest.fixture(scope="module", params=list_backbones())
 def model(request):
     keras.utils.set_random_seed(0)
-    return backbone(request.param, weights=None, input_shape=(*SIZE, 3))
+    return backbone(request.param, weights=None, input_shape=(*size_of(request.param), 3))
 
 
 class TestEveryBackbone:
     def test_output(self, model):
         channels, parameters = PUBLISHED[model.name]
-        y = model.predict(pixels(2, *SIZE, 3), verbose=0)
-        assert y.shape == (2, SIZE[0] // 32, SIZE[1] // 32, channels)
+        height, width = size_of(model.name)
+        y = model.predict(pixels(2, height, width, 3), verbose=0)
+        # Inception-v3 at 96 x 160, by hand: 47, 45, 45, 22, 20, 9, 4, 1 and 79, 77, 77, 38, 36, 17, 8, 3.
+        expected = (1, 3) if model.name == "inceptionv3" else (height // 32, width // 32)
+        assert y.shape == (2, *expected, channels)
         assert np.isfinite(y).all()
         assert np.abs(y[0] - y[1]).max() > 0
         assert sum(int(np.prod(variable.shape)) for variable in model.trainable_variables) == parameters
 
     def test_grey_is_replicated(self, model):
-        grey_model = backbone(model.name, weights=None, input_shape=(*SIZE, 1))
+        size = size_of(model.name)
+        grey_model = backbone(model.name, weights=None, input_shape=(*size, 1))
         grey_model.set_weights(model.get_weights())
-        grey = pixels(2, *SIZE, 1)
+        grey = pixels(2, *size, 1)
         expected = model.predict(np.repeat(grey, 3, axis=-1), verbose=0)
         np.testing.assert_allclose(
             grey_model.predict(grey, verbose=0), expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max()
@@ -60,6 +73,9 @@ class TestEveryBackbone:
         assert weighted <= set(order)
         assert set(order) == {layer.name for layer in model.layers} - {"image", "pixels"}
         depth = [model.get_layer(listed[-1]).output.shape[1] for listed in named.values()]
+        if model.name == "inceptionv3":
+            assert depth == [22, 9, 9, 4, 1]
+            return
         strides = (2, 4, 8, 16, 32) if model.name == "vgg16" else (4, 4, 8, 16, 32)
         assert depth == [SIZE[0] // stride for stride in strides]
 
@@ -80,7 +96,7 @@ class TestEveryBackbone:
         first = model.layers[1]
         assert isinstance(first, PixelNormalization)
         assert first.compute_dtype == "float32"
-        whole = np.round(pixels(1, *SIZE, 3))
+        whole = np.round(pixels(1, *size_of(model.name), 3))
         y = model.predict(whole, verbose=0)
         np.testing.assert_allclose(model.predict(whole.astype("uint8"), verbose=0), y, rtol=1e-5, atol=1e-5)
 
@@ -96,6 +112,47 @@ def test_it_is_keras_applications_with_its_preprocessing(name, application, imag
     assert np.abs(expected).max() > 1
     received = backbone(name, input_shape=(*SIZE, 3)).predict(image, verbose=0)
     np.testing.assert_allclose(received, expected, rtol=1e-4, atol=1e-4)
+
+
+class TestInceptionV3:
+    """No ImageNet weights of it lie here: the official file's layout is written from keras.applications."""
+
+    @pytest.fixture(scope="class")
+    def reference(self):
+        keras.utils.set_random_seed(3)
+        model = keras.applications.InceptionV3(include_top=False, weights=None, input_shape=(96, 160, 3))
+        for layer in model.layers:
+            if isinstance(layer, keras.layers.BatchNormalization):  # other than at the start, and apart from each other
+                layer.moving_variance.assign(keras.random.uniform(layer.moving_variance.shape, 0.5, 1.5))
+                layer.beta.assign(keras.random.normal(layer.beta.shape, 0, 0.3))
+        return model
+
+    @pytest.mark.parametrize("form", ["official", "keras"])
+    def test_it_is_keras_applications_with_its_preprocessing(self, reference, form, tmp_path):
+        if form == "official":  # the layout of the official .h5: layers by name, in their order
+            file = tmp_path / "weights.h5"
+            with h5py.File(file, "w") as group:
+                legacy_h5_format.save_weights_to_hdf5_group(group, reference)
+        else:
+            file = tmp_path / "inception.weights.h5"
+            reference.save_weights(file)
+        image = pixels(2, 96, 160, 3)
+        expected = reference.predict(keras.applications.inception_v3.preprocess_input(image.copy()), verbose=0)
+        assert np.abs(expected).max() > 0.1
+        received = backbone("inceptionv3", file, (96, 160, 3)).predict(image, verbose=0)
+        np.testing.assert_allclose(received, expected, rtol=1e-4, atol=1e-5)
+
+    def test_layers_are_named_alike_however_many_there_were_before(self):
+        again = [backbone("inceptionv3", None, (96, 96, 1)) for _ in range(2)]
+        names = [[layer.name for layer in each.layers] for each in again]
+        assert names[0] == names[1]
+        assert {"stem_conv1", "stage2_mixed0", "stage3_mixed7", "stage4_mixed10"} <= set(names[0])
+        paths = [[variable.path for variable in each.weights] for each in again]
+        assert paths[0] == paths[1]
+
+    def test_too_small(self):
+        with pytest.raises(ValueError, match=r"input_shape: received \(64, 96, 1\), inceptionv3 takes 75 pixels"):
+            backbone("inceptionv3", None, (64, 96, 1))
 
 
 class TestMean:
