@@ -1,4 +1,4 @@
-"""Numbers and pictures: ROC analysis with intervals, activation rates, DRS deviations, heatmaps and plots."""
+"""Numbers and pictures: ROC analysis with intervals, activations, representations, DRS deviations, heatmaps, plots."""
 
 from .._lazy import attach
 
@@ -31,6 +31,7 @@ __getattr__, __dir__, __all__ = attach(
         ],
         "predicting": ["heatmap_overlays", "predict_images", "prepare_image", "write_heatmaps"],
         "regional": ["regional_features", "two_step_classifier"],
+        "representations": ["Moments", "Similarity", "canonical_correlations", "layer_similarity", "similarity"],
         "roc": [
             "Comparison",
             "Interval",

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pandas as pd
 
+from .._nearest import unknown
 from ..layers.drs import ACTIVATIONS, DRSLayer
 
 
@@ -92,7 +93,7 @@ def activation_rate_change(model, reference, batches, layers=None):
     images = keras.Input(model.input_shape[1:])
     changed = []
     for name, ours, theirs in zip(
-        layers, _outputs(model, layers, images), _outputs(reference, layers, images), strict=True
+        layers, layer_outputs(model, layers, images), layer_outputs(reference, layers, images), strict=True
     ):
         if ours.shape != theirs.shape:
             raise ValueError(
@@ -108,12 +109,16 @@ def _tensors(model, layers):
     known = {layer.name: layer for layer in model.layers}
     for name in layers:
         if name not in known:
-            raise ValueError(f"layers: model {model.name!r} has no layer {name!r}")
+            raise ValueError(f"model {model.name!r}: {unknown('layer', name, known)}")
     return [known[name].output for name in layers]
 
 
-def _outputs(model, layers, images):
-    """Tensors of the named layers when `images` passes the model."""
+def layer_outputs(model, layers, images):
+    """Tensors of the named layers when a tensor of images passes the model, a list.
+
+    Raises:
+        ValueError: an unknown layer.
+    """
     return keras.tree.flatten(keras.Model(model.inputs[0], _tensors(model, layers))(images))
 
 
@@ -122,11 +127,7 @@ def _mean_over_images(images, flags, batches):
     counts = [keras.ops.sum(keras.ops.cast(flag, "int32"), axis=tuple(range(1, len(flag.shape)))) for flag in flags]
     counter = keras.Model(images, counts)
     totals, n = np.zeros(len(flags), dtype=np.int64), 0
-    for batch in _image_arrays(batches):
-        if batch.ndim != 4 or not _fits(batch.shape[1:], images.shape[1:]):
-            raise ValueError(
-                f"batches: received an array of shape {batch.shape}, expected images {('n', *images.shape[1:])}"
-            )
+    for batch in image_arrays(batches, images.shape[1:]):
         per_image = keras.tree.flatten(counter.predict_on_batch(batch))
         totals += [int(np.sum(count, dtype=np.int64)) for count in per_image]
         n += len(batch)
@@ -136,11 +137,23 @@ def _mean_over_images(images, flags, batches):
     return totals / (n * np.array(elements, dtype=np.float64))
 
 
-def _image_arrays(batches):
+def image_arrays(batches, shape):
+    """Gives the image array of each batch.
+
+    Args:
+        batches: iterable of image arrays, or of tuples that begin with one, or a `keras.utils.PyDataset`.
+        shape: (height, width, channels) of the images, None where anything goes.
+
+    Raises:
+        ValueError: a batch that is not (n, height, width, channels) of these.
+    """
     if isinstance(batches, keras.utils.PyDataset):  # it has a length, but iterating over it does not end
         batches = map(batches.__getitem__, range(len(batches)))
     for batch in batches:
-        yield np.asarray(batch[0] if isinstance(batch, tuple | list) else batch)
+        images = np.asarray(batch[0] if isinstance(batch, tuple | list) else batch)
+        if images.ndim != 4 or not _fits(images.shape[1:], shape):
+            raise ValueError(f"batches: received an array of shape {images.shape}, expected images {('n', *shape)}")
+        yield images
 
 
 def _fits(shape, expected):

@@ -148,7 +148,10 @@ def test_bad_input_gets_one_line(images):
     other_width = keras.Sequential([keras.Input(SIZE), keras.layers.Conv2D(2, 1, name="block1_out")])
     cases = [
         (lambda: activation_layers(plain), "model 'plain': no activation follows an addition"),
-        (lambda: activation_rate(model, [images], layers=["block9_out"]), "has no layer 'block9_out'"),
+        (
+            lambda: activation_rate(model, [images], layers=["block9_out"]),
+            "model 'network': unknown layer 'block9_out': did you mean 'block2_out'",
+        ),
         (lambda: activation_rate(model, []), "received no image"),
         (lambda: activation_rate(model, images), r"received an array of shape \(4, 6, 3\)"),
         (lambda: activation_rate(model, [images[:, :2]]), r"received an array of shape \(7, 2, 6, 3\)"),
