@@ -1,4 +1,4 @@
-"""Figures 4 to 7 of Byra 2021, 3 and 4 of MorphHR, 2 and 3 and table 4 of Shen 2017, as matplotlib figures.
+"""Figures 4 to 7 of Byra 2021, 3 and 4 of MorphHR, 2 and 3 and table 4 of Shen 2017, 1 of the pretraining-effect study.
 
 Every function returns a `matplotlib.figure.Figure` of its own and leaves pyplot alone, so that it works without a
 display and beside other plots: `figure.savefig("roc.png", dpi=150)`. Curves differ in colour (Okabe and Ito's, which
@@ -264,6 +264,67 @@ def growth_figure(table):
     axes.set(xlabel="subjects in the training part", ylabel="AUC (95 % interval)", xticks=numbers)
     axes.grid(color="0.92")
     figure.legend(loc="outside lower center", ncols=min(len(networks), 2), fontsize="small")
+    return figure
+
+
+def similarity_figure(similarities):
+    """Draws the similarity of each layer before and after training, as figure 1 of the pretraining-effect study.
+
+    A line for each target: the mean over the repetitions, with a band from the least to the greatest of them.
+
+    Args:
+        similarities: mapping of title (a target data set) to a list with a dict for each repetition: name of layer or
+            group, from input to output, to a similarity in [0, 1], as `layer_similarity(...)[layer].cca`. All have the
+            same names. A layer that is NaN in a repetition leaves a gap.
+
+    Returns:
+        matplotlib `Figure`.
+
+    Raises:
+        ValueError: no title, one without a repetition or a layer, or dicts whose names differ.
+
+    Example:
+
+    ```python
+    similarity_figure({"MIAS": [{"conv1": 0.95, "block4": 0.7}, {"conv1": 0.93, "block4": 0.6}]})
+    ```
+    """
+    _require(similarities, "similarities")
+    layers = None
+    figure = Figure(figsize=(6.4, 4.6), layout="constrained")
+    axes = figure.add_subplot()
+    for index, (title, repetitions) in enumerate(similarities.items()):
+        if not repetitions or not repetitions[0]:
+            missing = "layer" if repetitions else "repetition"
+            raise ValueError(f"similarities: received {title!r} without a {missing}, expected at least one")
+        layers = layers or list(repetitions[0])
+        for each in repetitions:
+            if set(each) != set(layers):
+                raise ValueError(
+                    f"similarities: received layers {', '.join(each)} for {title!r}, expected {', '.join(layers)}"
+                )
+        values = np.array([[each[layer] for layer in layers] for each in repetitions], dtype="float64")
+        colour = _cycle(COLOURS, index)
+        if len(values) > 1:
+            axes.fill_between(
+                range(len(layers)), values.min(axis=0), values.max(axis=0), color=colour, alpha=0.15, linewidth=0
+            )
+        axes.plot(
+            range(len(layers)),
+            values.mean(axis=0),
+            color=colour,
+            linestyle=_cycle(LINES, index),
+            marker=_cycle(MARKERS, index),
+            markersize=5,
+            linewidth=1.4,
+            clip_on=False,  # a marker at 1 is whole
+            label=title if len(values) == 1 else f"{title}, {len(values)} repetitions",
+        )
+    axes.set(xlabel="layer, from input to output", ylabel="similarity before and after training", ylim=(0, 1))
+    crowded = len(layers) > 8
+    axes.set_xticks(range(len(layers)), layers, rotation=45 if crowded else 0, ha="right" if crowded else "center")
+    axes.grid(color="0.92")
+    figure.legend(loc="outside lower center", ncols=min(len(similarities), 3), fontsize="small")
     return figure
 
 

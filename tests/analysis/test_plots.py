@@ -14,6 +14,7 @@ from medzoo.analysis import (
     history_figure,
     roc_figure,
     scaling_deviation_figure,
+    similarity_figure,
 )
 
 
@@ -150,3 +151,33 @@ def test_refusals_of_histories_and_growth():
         growth_figure(table.drop(columns="low"))
     with pytest.raises(ValueError, match="table: received no row"):
         growth_figure(table[:0])
+
+
+def test_similarity_figure_has_a_line_with_a_band_for_each_target():
+    repetitions = [{"conv1": 0.9, "block1": 0.8, "block2": 0.4}, {"block2": 0.6, "conv1": 1.0, "block1": 0.7}]
+    figure = similarity_figure({"MIAS": repetitions, "ultrasound": [{"conv1": 0.2, "block1": 0.3, "block2": np.nan}]})
+    (axes,) = figure.axes
+    np.testing.assert_allclose(curve(figure, "MIAS"), [[0, 0.95], [1, 0.75], [2, 0.5]])
+    np.testing.assert_array_equal(curve(figure, "ultrasound"), [[0, 0.2], [1, 0.3], [2, np.nan]])
+    (band,) = axes.collections
+    corners = {(x, round(y, 9)) for x, y in band.get_paths()[0].vertices.tolist()}
+    assert corners == {(0, 0.9), (0, 1.0), (1, 0.7), (1, 0.8), (2, 0.4), (2, 0.6)}
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["conv1", "block1", "block2"]
+    assert axes.get_ylim() == (0, 1)
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["MIAS, 2 repetitions", "ultrasound"]
+    assert np.ptp(pixels(figure)) == 255
+
+
+def test_refusals_of_similarities():
+    cases = [
+        ({}, "similarities: received an empty mapping"),
+        ({"MIAS": []}, "similarities: received 'MIAS' without a repetition"),
+        ({"MIAS": [{}]}, "similarities: received 'MIAS' without a layer"),
+        ({"MIAS": [{"conv1": 1}, {"conv2": 1}]}, "received layers conv2 for 'MIAS', expected conv1"),
+        ({"MIAS": [{"conv1": 1}], "other": [{"conv2": 1}]}, "received layers conv2 for 'other', expected conv1"),
+    ]
+    for similarities, message in cases:
+        with pytest.raises(ValueError, match=message) as error:
+            similarity_figure(similarities)
+        assert "\n" not in str(error.value)
