@@ -7,6 +7,7 @@ from .drs import DRSLayer, add_drs
 from .heads import attach_head
 from .morphism import factor_kernel, morph_stem, size_before_morphing
 from .pixels import PixelNormalization
+from .slimming import slim_top
 from .surgery import rebuild, resize_network, split_at
 from .whole_image import TOPS, add_top, parse_top, patch_heatmap, to_whole_image
 
@@ -24,6 +25,7 @@ __all__ = [
     "rebuild",
     "resize_network",
     "size_before_morphing",
+    "slim_top",
     "split_at",
     "to_whole_image",
 ]

@@ -2,7 +2,7 @@
 
 import keras
 
-from .surgery import rebuild
+from .surgery import adds, rebuild
 
 ACTIVATIONS = (
     keras.layers.Activation,
@@ -130,8 +130,7 @@ def add_drs(model, spatial=True, channel=True):
             inserted.append(drs)
             return layer(drs(args[0]), *args[1:], **kwargs)
         outputs = layer(*args, **kwargs)
-        # A functional ResNet adds by a layer or, written `x + y`, by the operation of that name.
-        if isinstance(layer, keras.layers.Add) or type(layer).__name__ == "Add":
+        if adds(layer):
             added_tensors[id(outputs)] = (layer.name, outputs)
         return outputs
 

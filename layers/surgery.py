@@ -16,7 +16,23 @@ def copy_weights(new, old):
         mine.assign(theirs)
 
 
-def rebuild(model, call_function=None, input_shape=None, transfer=copy_weights):
+def clone_layer(layer):
+    """A new layer of the same configuration, with weights of its own."""
+    return layer.__class__.from_config(layer.get_config())
+
+
+def adds(layer):
+    """Whether a layer, or the operation that `x + y` leaves, adds representations, as residual blocks do."""
+    return isinstance(layer, keras.layers.Add) or type(layer).__name__ == "Add"
+
+
+def require_functional(model):
+    """Raises ValueError when `model` is not functional."""
+    if not isinstance(model, keras.Model) or not hasattr(model, "operations"):
+        raise ValueError(f"received {type(model).__name__} {model!r}, expected a functional keras.Model")
+
+
+def rebuild(model, call_function=None, input_shape=None, transfer=copy_weights, clone=clone_layer):
     """A new functional model with the layers, names, weights and `trainable` flags of `model`.
 
     Args:
@@ -26,16 +42,16 @@ def rebuild(model, call_function=None, input_shape=None, transfer=copy_weights):
         input_shape: (height, width, channels) of the new model's input, by default that of `model`.
         transfer: `transfer(new, old)` gives a new layer the weights of the old one, by default all of them as they are.
             A layer whose weights depend on the image size does this in a method `resample_from(old)`.
+        clone: `clone(layer)` makes the new layer, by default of the same configuration.
 
     Raises:
         ValueError: when `model` is not functional, or when a layer's weights no longer fit it.
     """
-    if not isinstance(model, keras.Model) or not hasattr(model, "operations"):
-        raise ValueError(f"received {type(model).__name__} {model!r}, expected a functional keras.Model")
+    require_functional(model)
     pairs = []
 
     def copy(layer):
-        new = layer.__class__.from_config(layer.get_config())
+        new = clone(layer)
         pairs.append((layer, new))
         return new
 
@@ -90,7 +106,7 @@ def split_at(model, layer_name):
 
     Args:
         model: functional Keras model.
-        layer_name: the layer whose output alone connects the two parts.
+        layer_name: the layer, or the network nested in it, whose output alone connects the two parts.
 
     Returns:
         (before, behind): models with `behind(before(x)) == model(x)`.
@@ -107,7 +123,8 @@ def split_at(model, layer_name):
     names = [layer.name for layer in model.layers]
     if layer_name not in names:
         raise ValueError(unknown("layer", layer_name, names))
-    cut = model.get_layer(layer_name).output
+    # Not `layer.output`, which for a nested network is its own output and not a tensor of `model`.
+    cut = keras.Operation.output.fget(model.get_layer(layer_name))
     before = keras.Model(model.inputs[0], cut, name=f"{model.name}_before")
     try:
         behind = keras.Model(cut, model.outputs[0], name=f"{model.name}_behind")

@@ -7,7 +7,7 @@ from .backbones import backbone as build_backbone
 
 BUILDERS = {}
 # Surgeries that a card may name. Each takes a model and keyword arguments and returns a model.
-SURGERIES = ("add_drs", "add_top", "morph_stem")
+SURGERIES = ("add_drs", "add_top", "morph_stem", "slim_top")
 
 
 def register_builder(name):

@@ -27,7 +27,7 @@ def network(size=SIZE):
 
 
 # Surgeries that keep stem and output; those that do not are tested with their own.
-KEEPING = [name for name in SURGERIES if name not in ("add_top", "morph_stem")]
+KEEPING = [name for name in SURGERIES if name not in ("add_top", "morph_stem", "slim_top")]
 
 
 def pixels(*shape):
@@ -164,6 +164,15 @@ class TestSplit:
         with pytest.raises(ValueError, match=rf"{name}: other layers of 'small' bypass it") as error:
             split_at(network(), name)
         assert "\n" not in str(error.value)
+
+    def test_behind_a_nested_network(self):
+        inner = network()
+        image = keras.Input((*SIZE, 3))
+        model = keras.Model(image, keras.layers.Dense(2)(keras.layers.GlobalMaxPooling2D()(inner(image))))
+        before, behind = split_at(model, "small")
+        x = pixels(2, *SIZE, 3)
+        np.testing.assert_allclose(predict(before, x), predict(inner, x), rtol=1e-6)
+        np.testing.assert_allclose(predict(behind, predict(before, x)), predict(model, x), rtol=1e-6)
 
     def test_unknown_layer(self):
         with pytest.raises(ValueError, match="unknown layer 'block1_outt': did you mean 'block1_out'"):

@@ -11,6 +11,7 @@ from medzoo.training import precision
 from medzoo.zoo import builders, checkpoints
 from medzoo.zoo.backbones import groups
 from medzoo.zoo.builders import attach_head, build
+from safetensors.numpy import load_file
 
 
 def body(channels=3):
@@ -87,7 +88,8 @@ def test_impossible_labels(labels):
 
 @pytest.mark.parametrize("surgery", builders.SURGERIES)
 def test_description_survives_json_and_builds(surgery):
-    operation = {"name": surgery, **({"top": "resnet-4-4-8x1"} if surgery == "add_top" else {})}
+    needed = {"add_top": {"top": "resnet-4-4-8x1"}, "slim_top": {"after": "conv3_block2_out"}}
+    operation = {"name": surgery, **needed.get(surgery, {})}
     description = json.loads(json.dumps(described(surgery=[operation], classes=3)))
     model = build(description)
     assert model.name == "resnet18"
@@ -125,6 +127,28 @@ def test_morphed_networks_are_described_by_their_final_size(tiny, fields, monkey
     images = random.uniform(0, 255, (2, 40, 48, 3)).astype("float32")
     loaded = zoo.load(tmp_path / "tiny-busi")
     np.testing.assert_allclose(loaded.predict(images, verbose=0), model.predict(images, verbose=0), rtol=1e-6)
+
+
+def test_slimmed_networks_are_saved_and_loaded(imagenet, fields, tmp_path):
+    """A delta holds the top; what lies before it is the backbone's."""
+    operation = {"name": "slim_top", "after": "conv3_block2_out", "width": 0.5}
+    description = described(input_shape=[32, 32, 3], surgery=[operation])
+    model = build(description, weights="imagenet")
+    fields = {**fields, "build": description, "input": {**fields["input"], "shape": [32, 32, 3]}}
+    images = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype("float32")
+    expected = model.predict(images, verbose=0)
+    assert np.abs(build(description, weights="imagenet").predict(images, verbose=0) - expected).max() > 1e-4
+    for delta in (False, True):
+        zoo.save_checkpoint(model, tmp_path / "slim", fields, delta=delta)
+        np.testing.assert_allclose(zoo.load(tmp_path / "slim").predict(images, verbose=0), expected, rtol=1e-6)
+    stored = load_file(tmp_path / "slim" / "weights.safetensors")
+    tops = ("conv4_", "conv5_", "head_logits/")
+    assert {name for name in stored if name.endswith("kernel")} == {
+        variable.path
+        for variable in model.weights
+        if variable.path.startswith(tops) and variable.path.endswith("kernel")
+    }
+    assert stored["conv5_block2_2_conv/kernel"].shape == (3, 3, 256, 256)
 
 
 @pytest.mark.parametrize(
