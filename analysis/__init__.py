@@ -28,6 +28,7 @@ __getattr__, __dir__, __all__ = attach(
             "history_figure",
             "roc_figure",
             "scaling_deviation_figure",
+            "fine_tuning_figure",
             "similarity_figure",
         ],
         "predicting": ["heatmap_overlays", "predict_images", "prepare_image", "write_heatmaps"],

@@ -267,6 +267,53 @@ def growth_figure(table):
     return figure
 
 
+def fine_tuning_figure(table):
+    """Draws AUC over the fraction of a target that networks were fine-tuned with, a panel for each network and a line
+    for each start: tables 1 to 3 of the pretraining-effect study.
+
+    Args:
+        table: DataFrame with a row a cell: `network`, `start`, `fraction`, and `auc` with `auc_low` and `auc_high`.
+
+    Returns:
+        matplotlib `Figure`. Intervals at one fraction stand side by side around it.
+
+    Raises:
+        ValueError: a column is missing, or there is no row.
+    """
+    missing = [name for name in ("network", "start", "fraction", "auc", "auc_low", "auc_high") if name not in table]
+    if missing or not len(table):
+        received = f"no column {missing[0]!r}" if missing else "no row"
+        raise ValueError(f"table: received {received}, expected a row for each network, start and fraction")
+    networks, starts = (list(dict.fromkeys(table[name])) for name in ("network", "start"))
+    fractions = np.sort(table["fraction"].unique())
+    gap = np.diff(fractions).min() if len(fractions) > 1 else 1
+    figure = Figure(figsize=(max(6.4, 2.6 * len(networks)), 4.2), layout="constrained")
+    panels = figure.subplots(1, len(networks), sharey=True, squeeze=False)[0]
+    for axes, network in zip(panels, networks, strict=True):
+        for index, start in enumerate(starts):
+            rows = table[(table["network"] == network) & (table["start"] == start)].sort_values("fraction")
+            axes.errorbar(
+                rows["fraction"] + 0.08 * gap * (index - (len(starts) - 1) / 2),
+                rows["auc"],
+                yerr=[rows["auc"] - rows["auc_low"], rows["auc_high"] - rows["auc"]],
+                color=_cycle(COLOURS, index),
+                linestyle=_cycle(LINES, index),
+                marker=_cycle(MARKERS, index),
+                markersize=5,
+                linewidth=1.4,
+                elinewidth=1,
+                capsize=2.5,
+                label=start,
+            )
+        axes.axhline(0.5, color="0.7", linewidth=1, zorder=1)
+        axes.set(title=network, xticks=fractions, xlabel="share fine-tuned with")
+        axes.grid(color="0.92")
+    panels[0].set_ylabel("AUC (95 % interval)")
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=len(starts), fontsize="small")
+    return figure
+
+
 def similarity_figure(similarities):
     """Draws the similarity of each layer before and after training, as figure 1 of the pretraining-effect study.
 

@@ -81,9 +81,14 @@ def _parsers():
     predict.add_argument("--heatmap", metavar="DIR", help="write each image with its heatmap into this folder")
 
     run = command("run", _run, "run a paper's recipe: train, measure, report")
-    run.add_argument("recipe", metavar="RECIPE", help="all_conv, drs or morphhr")
+    run.add_argument("recipe", metavar="RECIPE", help="all_conv, drs, morphhr or pretraining_effect")
     run.add_argument("--dataset", metavar="D", help="such as rsna; the paper's by default (all_conv, morphhr)")
-    run.add_argument("--data", required=True, metavar="DIR", help="the dataset's folder")
+    run.add_argument(
+        "--data",
+        required=True,
+        metavar="DIR",
+        help="the dataset's folder, or a CSV file: a table of images, or the grid",
+    )
     run.add_argument("--out", required=True, metavar="RUN", help="the run's folder; an interrupted run goes on there")
     run.add_argument("--profile", default="paper", metavar="P", help="paper (default) or quick")
     run.add_argument("--protocol", default="published", metavar="P", help="published (default) or sound")
@@ -97,6 +102,7 @@ def _parsers():
     for kind, text in (("patch", "with annotated lesions"), ("transfer", "to move to")):
         run.add_argument(f"--{kind}-dataset", metavar="D", help=f"another dataset, {text} (all_conv)")
         run.add_argument(f"--{kind}-data", metavar="DIR", help="its folder")
+    run.add_argument("--processes", type=int, metavar="N", help="how many work at once (pretraining_effect)")
 
     publish = command("publish", _publish, "make a checkpoint and a release archive of a run's model")
     publish.add_argument("run", metavar="RUN", help="a run's folder, or that of one method in it")
