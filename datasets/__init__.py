@@ -16,6 +16,7 @@ READERS = {
     "folder": ("folder", "read_folder"),
     "inbreast": ("inbreast", "read_inbreast"),
     "mini_mias": ("mini_mias", "read_mini_mias"),
+    "rodrigues": ("rodrigues", "read_rodrigues"),
     "rsna": ("rsna", "read_rsna"),
 }
 
@@ -34,6 +35,7 @@ __getattr__, __dir__, _lazy_names = attach(
         "mini_mias",
         "patches",
         "regions",
+        "rodrigues",
         "rsna",
         "sources",
         "splits",
@@ -53,6 +55,7 @@ __getattr__, __dir__, _lazy_names = attach(
         "mini_mias": ["read_mini_mias"],
         "patches": ["PATCH_CLASSES", "PatchImages", "breast_mask", "sample_patches"],
         "regions": ["LESIONS", "Region", "circle_outline", "region_mask"],
+        "rodrigues": ["read_rodrigues"],
         "rsna": ["read_rsna"],
         "sources": ["SOURCES", "Source", "source"],
         "splits": ["fraction", "k_folds", "split", "validation_from_training"],

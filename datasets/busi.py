@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 from .._nearest import unknown
+from .folder import class_root
 from .images import image_files
 from .regions import Region
 from .table import image_table
@@ -33,14 +34,14 @@ def read_busi(path, classes=("benign", "malignant"), twins=True):
 
     Raises:
         FileNotFoundError: if the folder, or a class folder, is missing or holds no images.
-        ValueError: if `classes` names a class that BUSI does not have.
+        ValueError: if `classes` names a class that BUSI does not have, or two folders in `path` hold them.
     """
     if isinstance(classes, str) or not classes or len(set(classes)) != len(tuple(classes)):
         raise ValueError(f"classes is {classes!r}, expected a tuple of distinct names of {', '.join(CLASSES)}")
     for name in classes:
         if name not in CLASSES:
             raise ValueError(unknown("class of BUSI", name, CLASSES))
-    root = _class_root(Path(path).expanduser(), classes)
+    root = class_root(Path(path).expanduser(), classes)
     rows = []
     for label in classes:
         files = image_files(root / label)
@@ -64,18 +65,3 @@ def read_busi(path, classes=("benign", "malignant"), twins=True):
     from .twins import twin_subjects
 
     return twin_subjects(table)
-
-
-def _class_root(path, classes):
-    """The folder that holds the class folders: `path` itself or one folder below it."""
-    expected = f"expected the class folders {', '.join(classes)}"
-    if not path.is_dir():
-        raise FileNotFoundError(f"{path}: no such folder, {expected}")
-    candidates = [path, *sorted(folder for folder in path.iterdir() if folder.is_dir())]
-    if len(candidates) == 1 and not any(path.iterdir()):
-        raise FileNotFoundError(f"{path}: the folder is empty, {expected}")
-    best = max(candidates, key=lambda folder: sum((folder / name).is_dir() for name in classes))
-    missing = [name for name in classes if not (best / name).is_dir()]
-    if missing:
-        raise FileNotFoundError(f"{best}: no folder {missing[0]!r}, {expected}")
-    return best

@@ -4,7 +4,7 @@ import csv
 import os
 from pathlib import Path
 
-from .images import image_files
+from .images import KINDS, image_files
 from .table import class_order, image_table
 
 
@@ -42,12 +42,42 @@ def read_folder(path, twins=False, classes=None):
     for label in classes:
         images = image_files(path / label, recursive=True)
         if not images:
-            raise FileNotFoundError(
-                f"{path / label}: no images in this class folder, expected PNG, JPEG, PGM, PPM, TIFF or DICOM"
-            )
+            raise FileNotFoundError(f"{path / label}: no images in this class folder, expected {KINDS}")
         rows += [{"image": file.absolute(), "label": label} for file in images]
     table = image_table(rows, dataset=path.absolute().name, root=path, classes=classes, subjects="none")
     return _with_twins(table) if twins else table
+
+
+def class_root(path, classes, recursive=False):
+    """The folder that holds a dataset's class folders.
+
+    Args:
+        path: that folder, or the one above it.
+        classes: names of the class folders.
+        recursive: whether it may lie at any depth below `path`.
+
+    Raises:
+        FileNotFoundError: if the folder is missing or empty, or lacks a class folder.
+        ValueError: if several folders below `path`, and not `path` itself, hold them all.
+    """
+    expected = f"expected the class folders {', '.join(classes)}"
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path}: no such folder, {expected}")
+    if not any(path.iterdir()):
+        raise FileNotFoundError(f"{path}: the folder is empty, {expected}")
+    below = [folder for folder in (path.rglob("*") if recursive else path.iterdir()) if folder.is_dir()]
+    # macOS packs a second tree of hidden files beside the first.
+    below = [f for f in below if not any(part.startswith((".", "__MACOSX")) for part in f.relative_to(path).parts)]
+    candidates = [path, *sorted(below)]
+    found = {folder: sum((folder / name).is_dir() for name in classes) for folder in candidates}
+    best = max(candidates, key=found.get)
+    missing = [name for name in classes if not (best / name).is_dir()]
+    if missing:
+        raise FileNotFoundError(f"{best}: no folder {missing[0]!r}, {expected}")
+    others = [folder for folder in candidates if found[folder] == len(classes) and folder != best]
+    if others and best != path:
+        raise ValueError(f"{path}: class folders in {best} and in {others[0]}, expected the path of one of the two")
+    return best
 
 
 def read_csv(path, twins=False, classes=None):

@@ -12,16 +12,16 @@ from .dicom import OtherKind, decode_dicom
 from .policies import DICOM_POLICIES, FITS
 
 DICOM_SUFFIXES = (".dcm", ".dicom")
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".pgm", ".ppm", ".pnm", ".tif", ".tiff")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".pgm", ".ppm", ".pnm", ".tif", ".tiff")
 SUFFIXES = (*PICTURE_SUFFIXES, *DICOM_SUFFIXES)
-KINDS = "PNG, JPEG, PGM, PPM, TIFF or DICOM"
+KINDS = "PNG, JPEG, BMP, PGM, PPM, TIFF or DICOM"
 DECODER_VERSION = 1  # raised whenever the same file gives other pixels, so that no cache holds on to the old ones
 DICOM_VERSION = 2  # likewise, of DICOM files alone: 2 since padding is black
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, what Pillow and JPEG take for grey
 
 
 def read_image(path, intensity="voi"):
-    """Reads an image file: PNG, JPEG, PGM, PPM, TIFF or DICOM.
+    """Reads an image file: PNG, JPEG, BMP, PGM, PPM, TIFF or DICOM.
 
     Deeper images are scaled by their bit depth (a PGM by its `maxval`) and keep their fractions: 16-bit 257 becomes
     1.0. Alpha is dropped, a palette becomes colour, and grey stored as colour stays three channels. An orientation
@@ -178,7 +178,7 @@ def image_files(folder, recursive=False):
 
 
 def _decode(data):
-    with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "PPM", "TIFF")) as image:
+    with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "BMP", "PPM", "TIFF")) as image:
         frames = getattr(image, "n_frames", 1)
         if frames > 1:
             raise OtherKind(f"it holds {frames} frames, expected one: each row of the table is one image")
@@ -210,7 +210,8 @@ def _layout(image):
         return offset, maximum
     if image.format == "TIFF":
         return raw_mode, 2 ** image.tag_v2.get(258, (1,))[0] - 1
-    return raw_mode, 65535 if ";16" in str(raw_mode) else 255
+    # In a BMP "BGR;16" stands for three colours in 16 bits together.
+    return raw_mode, 65535 if ";16" in str(raw_mode) and image.format != "BMP" else 255
 
 
 def _decode_deep_ppm(data, offset, size, channels):

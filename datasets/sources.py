@@ -82,6 +82,18 @@ SOURCES = {
             "hardly to be seen.",
         ),
     ),
+    "rodrigues": Source(
+        title="Breast Ultrasound Image (Rodrigues, Mendeley Data, 2017)",
+        licence="CC BY 4.0",
+        url="https://doi.org/10.17632/wmy84gzngw.1",
+        modality="ultrasound",
+        folder="RODRIGUES",
+        limitations=(
+            "Trained on images of 57 to 199 pixels a side; larger ones show what these cannot.",
+            "The dataset names no patients: images of one woman that show different lesions may be on both sides of "
+            "the split.",
+        ),
+    ),
     "rsna": Source(
         title="RSNA screening mammography breast cancer detection (Carr and others, Kaggle 2022)",
         licence="competition terms, non-commercial research",

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from .busi import MASK
-from .images import image_files
+from .images import KINDS, image_files
 from .table import image_table
 
 
@@ -39,6 +39,6 @@ def read_tree(path):
         inside = file.relative_to(path).parts
         rows.append({"image": file.absolute(), "label": inside[0] if len(inside) > 1 else "."})
     if not rows:
-        raise FileNotFoundError(f"{path}: no images in this folder, expected PNG, JPEG, PGM, PPM, TIFF or DICOM")
+        raise FileNotFoundError(f"{path}: no images in this folder, expected {KINDS}")
     classes = sorted({row["label"] for row in rows})
     return image_table(rows, dataset=path.absolute().name, root=path, classes=classes, subjects="none")

@@ -6,6 +6,7 @@ import sys
 import pytest
 from medzoo import datasets
 from medzoo.datasets import fraction, k_folds, list_datasets, read, split
+from PIL import Image
 
 
 @pytest.fixture
@@ -81,6 +82,13 @@ def folder_of(busi_folder, tmp_path):
         rows = [f"mdb{number:03d} F {('NORM', 'CIRC M 500 400 30')[number % 6 == 0]}" for number in range(1, 61)]
         return listed("mini_mias", [f"{row[:6]}.pgm" for row in rows], Info__txt=rows)
 
+    def rodrigues():
+        for file in (tmp_path / "data").glob("*/*.png"):
+            bitmap = (tmp_path / "rodrigues" / "originals" / file.relative_to(tmp_path / "data")).with_suffix(".bmp")
+            bitmap.parent.mkdir(parents=True, exist_ok=True)
+            Image.open(file).save(bitmap)
+        return tmp_path / "rodrigues", {}
+
     shutil.copytree(busi_folder, tmp_path / "data", ignore=shutil.ignore_patterns("*_mask*"))
     made = {
         "busi": lambda: (tmp_path / "data", {}),
@@ -90,6 +98,7 @@ def folder_of(busi_folder, tmp_path):
         "folder": lambda: (tmp_path / "data", {"twins": True}),
         "inbreast": inbreast,
         "mini_mias": mini_mias,
+        "rodrigues": rodrigues,
         "rsna": rsna,
     }
     return lambda name: made[name]()

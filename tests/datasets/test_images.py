@@ -47,16 +47,40 @@ def as_read(path):
 # Eight bits ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["x.png", "x.pgm", "x.tif", "x.tiff", "X.PNG"])
+@pytest.mark.parametrize("name", ["x.png", "x.pgm", "x.tif", "x.tiff", "x.bmp", "X.PNG"])
 def test_grey_is_one_channel_as_stored(tmp_path, name):
     Image.fromarray(GREY).save(tmp_path / name)
     assert np.array_equal(as_read(tmp_path / name), GREY[..., None])
 
 
-@pytest.mark.parametrize("name", ["x.png", "x.ppm", "x.tif"])
+@pytest.mark.parametrize("name", ["x.png", "x.ppm", "x.tif", "x.bmp"])
 def test_colour_is_three_channels_red_first(tmp_path, name):
     Image.fromarray(COLOUR).save(tmp_path / name)
     assert np.array_equal(as_read(tmp_path / name), COLOUR)
+
+
+def bitmap(bits, width, height, pixels, palette=b"", compression=0):
+    """A BMP file with the header BITMAPINFOHEADER, its rows from bottom to top."""
+    start = 14 + 40 + len(palette)
+    info = struct.pack("<IiiHHIIiiII", 40, width, height, 1, bits, compression, len(pixels), 0, 0, len(palette) // 4, 0)
+    return b"BM" + struct.pack("<IHHI", start + len(pixels), 0, 0, start) + info + palette + pixels
+
+
+def test_bitmaps_by_hand(tmp_path):
+    """Rows are stored from the lowest, each filled up to four bytes, colours as blue, green, red."""
+
+    def read(*arguments):
+        (tmp_path / "x.bmp").write_bytes(bitmap(*arguments))
+        return as_read(tmp_path / "x.bmp").tolist()
+
+    colours = bytes([3, 2, 1, 6, 5, 4, 0, 0]) + bytes([9, 8, 7, 12, 11, 10, 0, 0])
+    assert read(24, 2, 2, colours) == [[[7, 8, 9], [10, 11, 12]], [[1, 2, 3], [4, 5, 6]]]
+    greys = b"".join(bytes([value] * 3 + [0]) for value in range(256))
+    assert read(8, 3, 2, bytes([1, 2, 3, 0, 4, 5, 6, 0]), greys) == [[[4], [5], [6]], [[1], [2], [3]]]
+    palette = bytes([30, 20, 10, 0, 60, 50, 40, 0])
+    assert read(8, 2, 1, bytes([1, 0, 0, 0]), palette) == [[[40, 50, 60], [10, 20, 30]]]
+    # Five bits a colour: red 31, green 0, blue 1, of which 1 / 31 of 255 is 8.
+    assert read(16, 1, 1, struct.pack("<HH", 31 << 10 | 1, 0)) == [[[255, 0, 8]]]
 
 
 def test_jpeg_grey_and_colour(tmp_path):
@@ -165,7 +189,7 @@ def refused(path, match, kind=ValueError):
     assert str(path) in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["x.png", "x.jpg", "x.ppm", "x.tif", "lzw.tif"])
+@pytest.mark.parametrize("name", ["x.png", "x.jpg", "x.ppm", "x.tif", "x.bmp", "lzw.tif"])
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_an_image_cut_anywhere_is_an_error_never_zeros(tmp_path, name):
     noise = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype="uint8")
@@ -192,7 +216,7 @@ def test_a_real_truncated_png(shared, tmp_path):
 
 def test_a_text_file_is_no_image(tmp_path):
     (tmp_path / "x.png").write_text("image,label\n")
-    refused(tmp_path / "x.png", "not an image, expected PNG, JPEG, PGM, PPM, TIFF or DICOM")
+    refused(tmp_path / "x.png", "not an image, expected PNG, JPEG, BMP, PGM, PPM, TIFF or DICOM")
 
 
 def test_an_empty_file_is_no_image(tmp_path):
