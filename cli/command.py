@@ -76,7 +76,7 @@ def _parsers():
 
     predict = command("predict", _predict, "predict the classes of images")
     predict.add_argument("name", metavar="NAME", help="checkpoint, as for show")
-    predict.add_argument("images", nargs="+", metavar="IMAGE", help="PNG, JPEG, PGM, PPM, TIFF or DICOM")
+    predict.add_argument("images", nargs="+", metavar="IMAGE", help="PNG, JPEG, BMP, PGM, PPM, TIFF or DICOM")
     predict.add_argument("--csv", metavar="F", help="write the table to this file")
     predict.add_argument("--heatmap", metavar="DIR", help="write each image with its heatmap into this folder")
 
