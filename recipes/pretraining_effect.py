@@ -1053,13 +1053,14 @@ def conclusion_lines(context, concluded):
         "Differences of mean AUCs in points of 0.01, paired by a bootstrap by subject; p is not corrected for their "
         "number. `conclusions.csv` has them network by network.",
         "",
-        "| target | claim | fine-tuned with | cells | difference (95 % interval) | p |",
-        "|---|---|---|---|---|---|",
+        "| target | claim | fine-tuned with | cells | difference (95 % interval) | p | more than 0 |",
+        "|---|---|---|---|---|---|---|",
     ]
     title = "all networks" if len(context.networks) > 1 else context.networks[0]
     for row in concluded[concluded["networks"] == title].to_dict("records"):
         cells = [row["target"], row["claim"], fraction_text(row["fraction"]), row["cells"], difference_text(row)]
-        lines.append(table_row(*cells, f"{row['p_value']:.2g}"))
+        shown = "shown" if row["low"] > 0 else "the opposite is shown" if row["high"] < 0 else "not shown"
+        lines.append(table_row(*cells, f"{row['p_value']:.2g}", shown))
     return lines
 
 
