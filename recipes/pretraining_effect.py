@@ -47,7 +47,9 @@ trained on and tested.
 import functools
 import os
 import random
+import re
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -262,6 +264,10 @@ class Dataset:
     dataset: str
     data: str
 
+    def holds(self, other):
+        """Whether it is the same dataset, whatever the two are named."""
+        return (self.dataset, self.data) == (other.dataset, other.data)
+
 
 def read_grid(file):
     """The datasets of a grid.
@@ -274,7 +280,8 @@ def read_grid(file):
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: for other columns, an unknown role or reader, no source or no target, a name that is there twice.
+        ValueError: for other columns, an empty cell, an unknown role or reader, no source or no target, a name that is
+            there twice or cannot be a folder's.
     """
     file = Path(file).expanduser()
     if not file.is_file():
@@ -290,9 +297,17 @@ def read_grid(file):
     for row in table.to_dict("records"):
         require(f"{file}: role", row["role"], ROLES)
         require(f"{file}: dataset", row["dataset"], datasets.list_datasets())
+        if not row["data"]:
+            raise ValueError(f"{file}: received no data for the {row['role']} {row['dataset']}, expected a path")
         data = Path(row["data"]).expanduser()
         data = data if data.is_absolute() else file.parent / data
         found.append(Dataset(row["role"], row.get("name") or row["dataset"], row["dataset"], str(data)))
+    for each in found:
+        # Names are folders, and those of sources stand beside these two in tables.
+        if each.name in ("random", "imagenet") or not re.fullmatch(r"\w[\w.-]*", each.name):
+            raise ValueError(
+                f"{file}: received the name {each.name!r}, expected letters and digits, not 'random' or 'imagenet'"
+            )
     for role in ("source", "target"):
         names = [each.name for each in found if each.role == role]
         if not names:
@@ -480,11 +495,8 @@ class Context:
 
     def seen(self, target, repeat):
         """Subjects of a target whose annotated lesions a repeat's patch classifier was trained on."""
-        lesions = self.patches or self.sources[0]
-        if (self.entries[target].dataset, self.entries[target].data) != (
-            self.entries[lesions].dataset,
-            self.entries[lesions].data,
-        ):
+        # Without a line 'patches' they are the source's, and no source is a target of its own.
+        if self.patches is None or not self.entries[target].holds(self.entries[self.patches]):
             return set()
         overrides = self.patch_overrides(self.training_of(repeat))
         chosen = parse_settings(all_conv.PROFILES, self.profile, overrides)
@@ -501,7 +513,7 @@ class Context:
     def reason(self, cell):
         """Why a cell does not exist; None where it does."""
         start = next(start for start in self.starts if start.name == cell.start)
-        if start.source == cell.target:
+        if start.source and self.entries[start.source].holds(self.entries[cell.target]):
             return "the target is the source"
         if cell.network == PATCH_CNN:
             if start.name == "imagenet":
@@ -510,7 +522,7 @@ class Context:
                 return "the patch classifier begins with ImageNet's weights in any case"
             if start.source and self.patches is None and "regions" not in self.tables[start.source]:
                 return f"{start.source} has no annotated lesions, and the grid no line 'patches'"
-            return None
+            return self.missing_imagenet(self.settings.patch_backbone) if start.source else None
         if start.begin == "imagenet":
             if start.source is None and not cell.fraction:
                 return "ImageNet's 1000 classes are not the target's"
@@ -529,7 +541,14 @@ class Context:
         return None
 
     def check(self):
-        """Refuses cells that would be tested on one class; `draw` refuses those fine-tuned with one."""
+        """Refuses what would fail after hours: networks that do not take the images, patches that cannot be had, and
+        cells that would be tested on one class. (`draw` refuses those fine-tuned with one.)"""
+        for name in self.networks:
+            least = 1 if name == PATCH_CNN else backbones.record(name).least
+            if self.settings.size < least:
+                raise ValueError(f"size: received {self.settings.size}, {name} takes {least} pixels at least")
+        if PATCH_CNN in self.networks:
+            self.check_patches()
         for cell in self.cells:
             if self.reason(cell):
                 continue
@@ -541,6 +560,21 @@ class Context:
                         f"target {cell.target}: {len(tested)} images of {len(set(tested))} class are left to test "
                         f"{cell.network} on, expected both; choose smaller fractions or another patch_test_share"
                     )
+
+    def check_patches(self):
+        """Refuses what the all-convolutional recipe would."""
+        parse_settings(all_conv.PROFILES, self.profile, self.patch_overrides(0))
+        if self.patches is None:
+            return
+        patches = self.entries[self.patches]
+        if "regions" not in self.tables[self.patches]:
+            raise ValueError(f"patches {self.patches}: has no annotated lesions, expected another dataset")
+        for source in (self.entries[name] for name in self.sources):
+            if source.dataset == patches.dataset and not source.holds(patches):
+                raise ValueError(
+                    f"patches {self.patches}: received a dataset of the source's reader {source.dataset!r}, expected "
+                    "the source itself or another reader"
+                )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -601,6 +635,7 @@ def finish_source(context, network, start, number, verbose):
     if network == PATCH_CNN:
         top = all_conv.BEST_TOPS["vgg"]
         entry, patches = context.entries[start.source], context.entries.get(context.patches)
+        patches = None if patches is None or patches.holds(entry) else patches
         overrides = context.patch_overrides(number)
         row = all_conv.Row("whole-image", context.settings.patch_backbone, "imagenet", "S10", top)
         if not (folder / row.name / "model" / "card.json").is_file():
@@ -763,19 +798,25 @@ def finish_cell(context, cell, repeat, verbose):
         trainer.exact.set_weights(weights)
     tested = np.flatnonzero(context.tested(cell, repeat))
     batches = datasets.Batches(images, labels, indices=tested)
-    if cell.fraction == chosen.fractions[-1] and cell.network in chosen.similarity and not cell.hybrid:
+    if compares_layers(context, cell):
         before = builders.build(build)
         before.set_weights(weights)
         write_table(folder / "similarity.csv", similarity(before, trainer.exact, batches))
     predictions = kept_columns(table, tested).assign(score=predict(trainer.exact, batches)[:, 0])
     write_table(folder / "predictions.csv", predictions)
     area = analysis.auc(labels[tested], predictions["score"].to_numpy())
-    words = f"{cell.network}, {cell.start}{', hybrid' * cell.hybrid}: {cell.target}, {len(rows)} images"
+    words = f"{cell.target}, {len(rows)} images{', hybrid' * cell.hybrid}"
     print(f"{words}, repeat {repeat + 1} of {chosen.repeats}: AUC {area.value:.3f} on {len(tested)}", flush=True)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Section 3.3: the representations
+
+
+def compares_layers(context, cell):
+    """Whether a cell is in figure 1."""
+    chosen = context.settings
+    return cell.fraction == chosen.fractions[-1] and cell.network in chosen.similarity and not cell.hybrid
 
 
 def similarity(before, after, batches):
@@ -838,6 +879,10 @@ class Results:
             if rows:
                 self.scores[cell] = np.stack(rows)
 
+    def repeats(self, cell):
+        """How many repeats of a cell are finished."""
+        return len(self.scores.get(cell, ()))
+
     def mean(self, cell):
         """Mean AUC over the repeats of a cell, an `analysis.MeanAuc`."""
         subjects = self.context.tables[cell.target]["subject"].to_numpy()
@@ -847,11 +892,14 @@ class Results:
         """Difference of the mean AUCs of two lists of cells of one target, paired by image; None where none is there.
 
         Only the cells count whose counterpart, at the same place in the other list, is finished in as many repeats.
+
+        Returns:
+            (`analysis.Comparison`, number of pairs of cells), or None.
         """
         pairs = [
             (self.scores[one], self.scores[other])
             for one, other in zip(first, second, strict=True)
-            if one in self.scores and other in self.scores and len(self.scores[one]) == len(self.scores[other])
+            if self.repeats(one) == self.repeats(other) > 0
         ]
         if not pairs:
             return None
@@ -883,8 +931,9 @@ def claims(context, results):
     less it adds to random weights after fine-tuning (masking); and what hybrid transfer adds.
     """
     rows = []
-    whole = [each for each in context.networks if len(context.networks) > 1]
-    groups = ([("all networks", whole)] if whole else []) + [(name, [name]) for name in context.networks]
+    groups = {name: [name] for name in context.networks}
+    if len(groups) > 1:
+        groups = {"all networks": list(context.networks)} | groups
     fractions = (0.0, *context.settings.fractions)
 
     def add(claim, target, title, fraction, first, second, factor=1):
@@ -897,29 +946,27 @@ def claims(context, results):
             rows.append(row | {"p_value": difference.p_value})
 
     for target in context.targets:
-        for title, networks in groups:
+        for title, networks in groups.items():
 
             def cells(start, fraction, hybrid=False, networks=networks, target=target):
                 return [Cell(target, network, start, fraction, hybrid) for network in networks]
 
-            for start in context.starts:
-                if start.source is None:
-                    continue
-                for other in ("random", "imagenet"):
+            for start in context.starts[1:]:
+                for other in ("random", "imagenet") if start.source else ("random",):
                     for fraction in fractions:
-                        add(
-                            f"{start.name} - {other}",
-                            target,
-                            title,
-                            fraction,
-                            cells(start.name, fraction),
-                            cells(other, fraction),
-                        )
-                # (A - B) - (C - D) is twice the mean of A and D less the mean of B and C.
-                last = fractions[-1]
-                first = cells(start.name, 0.0) + cells("random", last)
-                second = cells("random", 0.0) + cells(start.name, last)
-                add(f"masking: {start.name} - random, without less with", target, title, last, first, second, 2)
+                        pair = cells(start.name, fraction), cells(other, fraction)
+                        add(f"{start.name} - {other}", target, title, fraction, *pair)
+                if start.source:
+                    # (A - B) - (C - D) is twice the mean of A and D less the mean of B and C.
+                    last = fractions[-1]
+                    corners = [
+                        cells(*corner)
+                        for corner in ((start.name, 0.0), ("random", last), ("random", 0.0), (start.name, last))
+                    ]
+                    # Of networks of which all four are finished, in as many repeats.
+                    even = [each for each in zip(*corners, strict=True) if len({*map(results.repeats, each)}) == 1]
+                    a, d, b, c = zip(*even, strict=True) if even else ((), (), (), ())
+                    add(f"masking: {start.name} - random, without less with", target, title, last, a + d, b + c, 2)
             for start in context.starts:
                 for fraction in fractions[1:]:
                     pair = cells(start.name, fraction, True), cells(start.name, fraction)
@@ -1224,13 +1271,20 @@ def missing(context, network, start):
         for cell in context.cells
         if (cell.network, cell.start) == (network, start)
         and context.reason(cell) is None
-        and not (cell.folder(context.out, repeat) / "predictions.csv").is_file()
+        and not all((cell.folder(context.out, repeat) / file).is_file() for file in files_of(context, cell))
     ]
+
+
+def files_of(context, cell):
+    """What a finished repeat of a cell has written."""
+    return ["predictions.csv"] + ["similarity.csv"] * compares_layers(context, cell)
 
 
 def run_chain(context, network, start, verbose):
     """Runs what is missing of one network and start, repeat by repeat."""
-    for cell, repeat in missing(context, network, start):
+    left = missing(context, network, start)
+    for number, (cell, repeat) in enumerate(left, start=1):
+        print(f"[{network}, {start}: {number} of {len(left)}] ", end="")
         finish_cell(context, cell, repeat, verbose)
 
 
@@ -1246,6 +1300,11 @@ def run_in_processes(arguments, chains, processes):
             try:
                 for each in as_completed(work):
                     each.result()
+            except BrokenProcessPool as error:
+                raise ChildProcessError(
+                    f"processes: one of {processes} was killed, as where memory is short; the same command goes on "
+                    "where it was"
+                ) from error
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
