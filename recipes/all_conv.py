@@ -332,7 +332,11 @@ def split_table(table, settings, protocol, test_share):
         parts = {"train": 1 - test_share, "test": test_share}
         table = table.assign(split=datasets.split(drawn, parts, settings.seed)["split"])
     if "validation" not in set(table["split"]):
-        drawn = datasets.validation_from_training(lesion_strata(table), settings.validation_share, settings.seed)
+        strata = lesion_strata(table)
+        left = strata[strata["split"] == "train"]
+        if left.groupby("label")["subject"].nunique().min() < 2:  # a rare kind went to the test
+            strata = table
+        drawn = datasets.validation_from_training(strata, settings.validation_share, settings.seed)
         table = table.assign(split=drawn["split"])
     for part in sorted(set(table["split"])):
         require(f"part of {table.attrs['dataset']}", part, PARTS)
