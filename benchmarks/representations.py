@@ -3,8 +3,9 @@
     python benchmarks/representations.py [--positions 300000] [--neurons 512] [--limit 1.0]
 
 Both ways get the same made-up float32 activations, batch by batch, and give the four measures of
-`medzoo.analysis.similarity`; each runs in a process of its own. The naive way puts all batches together in float64 and
-takes the covariances of the whole: the least that it can do (an SVD or Gram matrices of the data take more).
+`medzoo.analysis.similarity`; each runs in a process of its own, with one thread of BLAS. The naive way puts all batches
+together in float64 and takes the covariances of the whole: the least that it can do (an SVD or Gram matrices of the
+data take more).
 
 - peak: largest resident size of the process, less its size when its imports were done.
 - limit: the same with so many GiB of further address space (`RLIMIT_AS`).
@@ -14,6 +15,7 @@ Linux only.
 
 import argparse
 import json
+import os
 import resource
 import shlex
 import subprocess
@@ -87,7 +89,7 @@ def child(way, positions, neurons, limit):
     """Prints the measures, the peak above the imports and the seconds, or nothing where memory does not suffice."""
     import medzoo.analysis.representations  # noqa: F401 - both ways begin with the same imports
 
-    # What BLAS takes for its threads is taken before the limit and the start are set.
+    # What BLAS takes for itself is taken before the limit and the start are set.
     np.linalg.eigh(np.ones((neurons, neurons)) @ np.ones((neurons, neurons)))
     address_space, resident = sizes()
     if limit:
@@ -107,7 +109,8 @@ def child(way, positions, neurons, limit):
 def run(way, positions, neurons, limit):
     command = [sys.executable, __file__, "--child", way]
     command += ["--positions", str(positions), "--neurons", str(neurons), "--limit", str(limit)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = {**os.environ, **dict.fromkeys(["OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"], "1")}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if result.returncode:
         sys.exit(f"{shlex.join(command)}: ended with {result.returncode}\n{result.stderr}")
     return json.loads(result.stdout.splitlines()[-1])
