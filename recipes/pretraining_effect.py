@@ -295,8 +295,8 @@ def read_grid(file):
         raise ValueError(f"{file}: received the columns {', '.join(table.columns)}, expected {', '.join(columns)}")
     found = []
     for row in table.to_dict("records"):
-        require(f"{file}: role", row["role"], ROLES)
-        require(f"{file}: dataset", row["dataset"], datasets.list_datasets())
+        require(f"role in {file}", row["role"], ROLES)
+        require(f"dataset in {file}", row["dataset"], datasets.list_datasets())
         if not row["data"]:
             raise ValueError(f"{file}: received no data for the {row['role']} {row['dataset']}, expected a path")
         data = Path(row["data"]).expanduser()
@@ -1284,7 +1284,7 @@ def run_chain(context, network, start, verbose):
     """Runs what is missing of one network and start, repeat by repeat."""
     left = missing(context, network, start)
     for number, (cell, repeat) in enumerate(left, start=1):
-        print(f"[{network}, {start}: {number} of {len(left)}] ", end="")
+        print(f"[{network}, {start}: {number} of {len(left)}] ", end="", flush=True)
         finish_cell(context, cell, repeat, verbose)
 
 
