@@ -332,10 +332,7 @@ def split_table(table, settings, protocol, test_share):
         parts = {"train": 1 - test_share, "test": test_share}
         table = table.assign(split=datasets.split(drawn, parts, settings.seed)["split"])
     if "validation" not in set(table["split"]):
-        strata = lesion_strata(table)
-        left = strata[strata["split"] == "train"]
-        if left.groupby("label")["subject"].nunique().min() < 2:  # a rare kind went to the test
-            strata = table
+        strata = merge_rare_kinds(lesion_strata(table), table["label"])
         drawn = datasets.validation_from_training(strata, settings.validation_share, settings.seed)
         table = table.assign(split=drawn["split"])
     for part in sorted(set(table["split"])):
@@ -365,6 +362,21 @@ def lesion_strata(table):
     drawn = table.assign(label=kinds)
     drawn.attrs = {**table.attrs, "classes": sorted(set(kinds))}
     return table if drawn.groupby("label")["subject"].nunique().min() < 2 else drawn
+
+
+def merge_rare_kinds(strata, classes):
+    """Strata in which a kind of lesion of which the test left one subject for training counts as the commonest of its
+    class, so that the others can be divided."""
+    left = strata[strata["split"] == "train"]
+    subjects = left.groupby("label")["subject"].nunique()
+    rare = set(subjects.index[subjects < 2])
+    if not rare:
+        return strata
+    common = left[~left["label"].isin(rare)].groupby(classes)["label"].agg(lambda kinds: kinds.mode()[0])
+    kinds = strata["label"].where(~strata["label"].isin(rare), classes.map(common))
+    merged = strata.assign(label=kinds)
+    merged.attrs = {**strata.attrs, "classes": sorted(set(kinds))}
+    return merged
 
 
 class Images:

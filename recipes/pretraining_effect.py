@@ -138,6 +138,8 @@ class Settings:
         patch_backbone, patch_input_size, patch_size: of the patch-based CNN, in pixels; all else as in the profile of
             the same name of the all-convolutional recipe.
         patch_test_share: of the images of the dataset with annotated lesions, by subject, that no patches come from.
+        patch_validation_share: of the rest, and of the source's images that the patch-based CNN is not tested on, by
+            subject; large enough for every kind of lesion.
         precision: of the computations in training; tests are always in float32.
         seed: of splits, draws and all random numbers.
     """
@@ -163,6 +165,7 @@ class Settings:
     patch_input_size: tuple[int, ...] = (1152, 896)
     patch_size: int = 224
     patch_test_share: float = 0.5
+    patch_validation_share: float = 0.25
     precision: str = "float32"
     seed: int = 0
 
@@ -170,7 +173,11 @@ class Settings:
         least = dict.fromkeys(("repeats", "pretrainings", "source_epochs", "source_batch_size", "steps"), 1)
         least |= {"batch_size": 1, "size": 32, "patch_input_size": 32, "patch_size": 32, "seed": 0}
         shares = ("fractions", "learning_rate", "random_learning_rate", "hybrid_width")
-        check_settings(self, least, shares=(*shares, "test_share", "validation_share", "patch_test_share"))
+        check_settings(
+            self,
+            least,
+            shares=(*shares, "test_share", "validation_share", "patch_test_share", "patch_validation_share"),
+        )
         if list(self.fractions) != sorted(set(self.fractions)) or self.fractions[-1] >= 1:
             raise ValueError(f"fractions: received {self.fractions}, expected rising numbers below 1")
         for name in self.source_starts:
@@ -481,7 +488,7 @@ class Context:
             "input_size": ",".join(map(str, chosen.patch_input_size)),
             "patch_size": chosen.patch_size,
             "test_share": chosen.test_share,
-            "validation_share": chosen.validation_share,
+            "validation_share": chosen.patch_validation_share,
             "transfer_test_share": chosen.patch_test_share,
             "precision": chosen.precision,
             "flips": 1,
