@@ -44,19 +44,22 @@ trained on and tested.
 `sound`: it is drawn by subject.
 """
 
+import copy
 import functools
+import multiprocessing
 import os
 import random
 import re
+import threading
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 
 import keras
 import numpy as np
 import pandas as pd
+from sklearn.metrics import roc_auc_score
 
 from .. import analysis, datasets, zoo
 from .._files import atomic
@@ -124,7 +127,7 @@ class Settings:
         size: height and width of the images that all networks but the patch-based CNN take, in pixels.
         fractions: of a target's images to fine-tune with, each part of the next larger one. None is always a column.
         repeats: of every cell, each with another draw of the target's images, other random weights and another order.
-        pretrainings: trainings of each network on each source; the repeats take turns. May be raised in a finished run.
+        pretrainings: trainings of each network on each source; the repeats take turns.
         source_starts: what a network trained on a source began with: `"random"`, `"imagenet"` or both.
         source_epochs, source_batch_size: of the training on a source, whose best epoch by validation AUC counts.
         steps, batch_size: of each fine-tuning, as many for every fraction; the weights after the last step count.
@@ -297,9 +300,11 @@ def read_grid(file):
         table = pd.read_csv(file, dtype=str, keep_default_na=False)
     except (ValueError, pd.errors.ParserError) as error:
         raise ValueError(f"{file}: not a CSV file ({error})") from error
-    columns = ["role", "dataset", "data"]
-    if list(table.columns) not in (columns, [*columns, "name"]):
-        raise ValueError(f"{file}: received the columns {', '.join(table.columns)}, expected {', '.join(columns)}")
+    columns = {"role", "dataset", "data"}
+    if set(table.columns) - {"name"} != columns:
+        raise ValueError(
+            f"{file}: received the columns {', '.join(table.columns)}, expected role, dataset, data and perhaps name"
+        )
     found = []
     for row in table.to_dict("records"):
         require(f"role in {file}", row["role"], ROLES)
@@ -307,7 +312,7 @@ def read_grid(file):
         if not row["data"]:
             raise ValueError(f"{file}: received no data for the {row['role']} {row['dataset']}, expected a path")
         data = Path(row["data"]).expanduser()
-        data = data if data.is_absolute() else file.parent / data
+        data = (file.parent / data).resolve()  # one folder, one name, by whatever way it was reached
         found.append(Dataset(row["role"], row.get("name") or row["dataset"], row["dataset"], str(data)))
     for each in found:
         # Names are folders, and those of sources stand beside these two in tables.
@@ -394,7 +399,7 @@ def list_cells(context):
         for start in context.starts:
             for target in context.targets:
                 cells.append(Cell(target, network, start.name, 0.0))
-                for hybrid in (False, True)[: 1 + (network in context.settings.hybrid and network != PATCH_CNN)]:
+                for hybrid in (False, True) if context.is_hybrid(network) else (False,):
                     cells += [
                         Cell(target, network, start.name, fraction, hybrid) for fraction in context.settings.fractions
                     ]
@@ -437,10 +442,11 @@ class Context:
 
     Attributes:
         tables: image table of each dataset by name, without the files that cannot be decoded.
+        split: the same of each source, with the column `split`.
         draws: what `draw` gives, by target and repeat.
     """
 
-    def __init__(self, data, out, profile, protocol, networks, settings, overrides):
+    def __init__(self, data, out, profile, protocol, networks, settings, backbone, overrides):
         self.out, self.profile, self.protocol, self.settings = Path(out), profile, protocol, settings
         self.networks = networks
         grid = read_grid(data)
@@ -449,13 +455,14 @@ class Context:
         self.targets = [each.name for each in grid if each.role == "target"]
         self.patches = next((each.name for each in grid if each.role == "patches"), None)
         self.starts = list_starts(self.sources, settings)
-        self.command = command_text("pretraining_effect", profile, protocol, "GRID.csv", overrides=overrides)
+        self.command = command_text("pretraining_effect", profile, protocol, "GRID.csv", backbone, overrides)
         # All lists are read before any image is decoded, so that a wrong name is told at once.
         tables = {name: read_table(entry, protocol) for name, entry in self.entries.items()}
         self.tables = {name: self.readable(name, table) for name, table in tables.items()}
-        for name in self.sources:
-            split = all_conv.split_table(self.tables[name], settings, protocol, settings.test_share)
-            self.tables[name] = split
+        self.split = {
+            name: all_conv.split_table(self.tables[name], settings, protocol, settings.test_share)
+            for name in self.sources
+        }
         repeats = range(settings.repeats)
         self.draws = {
             (name, repeat): draw(self.tables[name], settings, protocol, repeat)
@@ -464,6 +471,15 @@ class Context:
         }
         self.cells = list_cells(self)
         self.begun = Starts(self)
+
+    def with_all_networks(self):
+        """The same with every network that has a cell in the run's folder: a report is of all of them."""
+        there = {folder.name for folder in self.out.glob("cells/*/*")}
+        known = list(dict.fromkeys([*METHODS, *backbones.list_backbones()]))
+        whole = copy.copy(self)
+        whole.networks = tuple(name for name in known if name in {*self.networks, *there})
+        whole.cells = list_cells(whole)
+        return whole
 
     def readable(self, name, table):
         """The part of a dataset that can be decoded."""
@@ -554,6 +570,10 @@ class Context:
             least = 1 if name == PATCH_CNN else backbones.record(name).least
             if self.settings.size < least:
                 raise ValueError(f"size: received {self.settings.size}, {name} takes {least} pixels at least")
+        for name in self.networks:
+            if self.is_hybrid(name):
+                build = description(name, self.settings)
+                slim_top(builders.build(build), **hybrid_surgery(build, self.settings))
         if PATCH_CNN in self.networks:
             self.check_patches()
         for cell in self.cells:
@@ -569,7 +589,8 @@ class Context:
                     )
 
     def check_patches(self):
-        """Refuses what the all-convolutional recipe would."""
+        """Refuses what the all-convolutional recipe would: settings, and parts of the annotated dataset without a kind
+        of patch."""
         parse_settings(all_conv.PROFILES, self.profile, self.patch_overrides(0))
         if self.patches is None:
             return
@@ -582,6 +603,24 @@ class Context:
                     f"patches {self.patches}: received a dataset of the source's reader {source.dataset!r}, expected "
                     "the source itself or another reader"
                 )
+        if all(self.is_trained(PATCH_CNN, start) for start in self.starts if start.source):
+            return
+        for number in range(self.settings.pretrainings):
+            chosen = parse_settings(all_conv.PROFILES, self.profile, self.patch_overrides(number))
+            table = all_conv.read_table(patches.dataset, patches.data, self.protocol)
+            images = all_conv.Images(table, chosen, self.protocol, chosen.transfer_test_share)
+            all_conv.Patches(images, chosen, self.out / "none")
+
+    def is_trained(self, network, start):
+        """Whether all trainings of a network on a source are finished."""
+        numbers = range(self.settings.pretrainings)
+        return all(
+            (source_folder(self, network, start, number) / "model" / "card.json").is_file() for number in numbers
+        )
+
+    def is_hybrid(self, network):
+        """Whether hybrid transfer is tried with a network."""
+        return network in self.settings.hybrid and network != PATCH_CNN
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -594,12 +633,10 @@ def description(network, settings):
     return {"builder": "classifier", "arguments": {"backbone": network, "input_shape": shape, "classes": 2}}
 
 
-def hybrid_description(build, settings):
-    """The same for hybrid transfer (section 3.4)."""
-    model = builders.build(build)
-    after = backbones.groups(model)[settings.hybrid_until][-1]
-    surgery = [{"name": "slim_top", "after": after, "width": settings.hybrid_width}]
-    return {**build, "arguments": {**build["arguments"], "surgery": surgery}}
+def hybrid_surgery(build, settings):
+    """Arguments of `slim_top` for hybrid transfer (section 3.4) with a network."""
+    after = backbones.groups(builders.build(build))[settings.hybrid_until][-1]
+    return {"after": after, "width": settings.hybrid_width}
 
 
 def set_momentum(model):
@@ -611,7 +648,7 @@ def set_momentum(model):
 
 def pretrain(context, network, start, number, folder, verbose):
     """One network trained on a source, with the best epoch's weights, in float32."""
-    chosen, table = context.settings, context.tables[start.source]
+    chosen, table = context.settings, context.split[start.source]
     build, labels = description(network, chosen), context.labels(start.source)
     images = context.images(start.source, (chosen.size, chosen.size))
     rows = {part: np.flatnonzero(table["split"] == part) for part in all_conv.PARTS}
@@ -636,35 +673,49 @@ def pretrain(context, network, start, number, folder, verbose):
     return builders.exact_copy(model, build)
 
 
+def patch_row(context):
+    """The row of the all-convolutional recipe that is the patch-based CNN."""
+    return all_conv.Row("whole-image", context.settings.patch_backbone, "imagenet", "S10", all_conv.BEST_TOPS["vgg"])
+
+
+def source_folder(context, network, start, number):
+    """Where one training of a network on a source lies."""
+    folder = context.out / "sources" / start.source / f"{network}-{start.begin}" / f"training-{number}"
+    return folder / patch_row(context).name if network == PATCH_CNN else folder
+
+
+def train_patch_cnn(context, start, folder, number, verbose):
+    """The patch-based CNN on a source, by the all-convolutional recipe in a run of its own."""
+    entry, patches = context.entries[start.source], context.entries.get(context.patches)
+    patches = None if patches is None or patches.holds(entry) else patches
+    all_conv.run(
+        entry.data,
+        folder.parent,
+        dataset=entry.dataset,
+        profile=context.profile,
+        protocol=context.protocol,
+        overrides=context.patch_overrides(number),
+        top=(patch_row(context).top,),
+        patch_dataset=patches and patches.dataset,
+        patch_data=patches and patches.data,
+        verbose=verbose,
+    )
+
+
 def finish_source(context, network, start, number, verbose):
     """The folder of a network trained on a source; what is finished is left alone."""
-    folder = context.out / "sources" / start.source / f"{network}-{start.begin}" / f"training-{number}"
+    folder = source_folder(context, network, start, number)
+    finished = (folder / "model" / "card.json").is_file()
     if network == PATCH_CNN:
-        top = all_conv.BEST_TOPS["vgg"]
-        entry, patches = context.entries[start.source], context.entries.get(context.patches)
-        patches = None if patches is None or patches.holds(entry) else patches
-        overrides = context.patch_overrides(number)
-        row = all_conv.Row("whole-image", context.settings.patch_backbone, "imagenet", "S10", top)
-        if not (folder / row.name / "model" / "card.json").is_file():
-            all_conv.run(
-                entry.data,
-                folder,
-                dataset=entry.dataset,
-                profile=context.profile,
-                protocol=context.protocol,
-                overrides=overrides,
-                top=(top,),
-                patch_dataset=patches and patches.dataset,
-                patch_data=patches and patches.data,
-                verbose=verbose,
-            )
-        return folder / row.name
+        if not finished:
+            train_patch_cnn(context, start, folder, number, verbose)
+        return folder
     settings = {key: getattr(context.settings, key) for key in ("source_epochs", "source_batch_size")}
     open_run(folder, {"network": network, "start": asdict(start), "number": number, "settings": settings})
-    if not (folder / "model" / "card.json").is_file():
+    if not finished:
         print(f"{network}, {start.name}: training {number + 1} on {start.source}", flush=True)
         model = pretrain(context, network, start, number, folder, verbose)
-        table = context.tables[start.source]
+        table = context.split[start.source]
         rows = np.flatnonzero(table["split"] == "test")
         images = context.images(start.source, (context.settings.size, context.settings.size))
         scores = predict(model, datasets.Batches(images, context.labels(start.source), indices=rows))[:, 0]
@@ -732,13 +783,13 @@ class Starts:
 
     def __init__(self, context):
         self.context = context
-        self.network, self.trainers, self.begun = None, {}, {}
+        self.network, self.trainers, self.begun, self.surgery = None, {}, {}, None
 
     def begin(self, network, start, repeat, verbose):
         """How a repeat's network is built, and its weights before fine-tuning."""
         chosen = self.context.settings
         if network != self.network:
-            self.network, self.trainers, self.begun = network, {}, {}
+            self.network, self.trainers, self.begun, self.surgery = network, {}, {}, None
         number = self.context.training_of(repeat)
         key = start.name, number if start.source else repeat
         if key not in self.begun:
@@ -762,13 +813,15 @@ class Starts:
 
     def slim(self, build, weights, repeat):
         """The same for hybrid transfer: what lies behind a group is half as wide and starts at random."""
-        hybrid = hybrid_description(build, self.context.settings)
+        chosen = self.context.settings
+        if self.surgery is None:
+            self.surgery = hybrid_surgery(build, chosen)
         model = builders.build(build)
         model.set_weights(weights)
-        surgery = dict(hybrid["arguments"]["surgery"][0])
-        del surgery["name"]
-        random.seed(self.context.settings.seed + repeat)
-        return hybrid, slim_top(model, **surgery).get_weights()
+        random.seed(chosen.seed + repeat)
+        slim = slim_top(model, **self.surgery)
+        surgery = [{"name": "slim_top", **self.surgery}]
+        return {**build, "arguments": {**build["arguments"], "surgery": surgery}}, slim.get_weights()
 
     def trainer(self, build):
         """The `Trainer` of a network."""
@@ -809,10 +862,13 @@ def finish_cell(context, cell, repeat, verbose):
         before = builders.build(build)
         before.set_weights(weights)
         write_table(folder / "similarity.csv", similarity(before, trainer.exact, batches))
-    predictions = kept_columns(table, tested).assign(score=predict(trainer.exact, batches)[:, 0])
-    write_table(folder / "predictions.csv", predictions)
-    area = analysis.auc(labels[tested], predictions["score"].to_numpy())
-    words = f"{cell.target}, {len(rows)} images{', hybrid' * cell.hybrid}"
+    scores = predict(trainer.exact, batches)[:, 0]
+    if not np.isfinite(scores).all():
+        print(f"{folder}: the network diverged and is scored as chance", flush=True)
+        scores = np.full_like(scores, 0.5)
+    write_table(folder / "predictions.csv", kept_columns(table, tested).assign(score=scores))
+    area = analysis.auc(labels[tested], scores)
+    words = f"{cell.network}, {cell.start}, {cell.target}, {len(rows)} images{', hybrid' * cell.hybrid}"
     print(f"{words}, repeat {repeat + 1} of {chosen.repeats}: AUC {area.value:.3f} on {len(tested)}", flush=True)
 
 
@@ -829,18 +885,24 @@ def compares_layers(context, cell):
 def similarity(before, after, batches):
     """Similarity of the last layer of each group before and after fine-tuning on the images of the test: figure 1.
 
+    CCA finds correlations in anything that has few data for its neurons: of two unrelated layers of p neurons and n
+    data the squared coefficients have the mean p / (n - 1), and neighbouring positions are not independent data.
+
     Returns:
-        DataFrame `group, layer, cca, svcca, pwcca, cka, n`.
+        DataFrame `group, layer, neurons, n, chance, cca, svcca, pwcca, cka`; `chance` is the square root of that mean.
     """
     groups = {name: layers[-1] for name, layers in backbones.groups(before).items() if name != "head"}
     found = analysis.layer_similarity(before, after, batches, list(groups.values()))
-    names = ("cca", "svcca", "pwcca", "cka", "n")
-    return pd.DataFrame(
-        [
-            {"group": group, "layer": layer} | {name: getattr(found[layer], name) for name in names}
-            for group, layer in groups.items()
-        ]
-    )
+    rows = []
+    for group, layer in groups.items():
+        neurons, each = before.get_layer(layer).output.shape[-1], found[layer]
+        row = {"group": group, "layer": layer, "neurons": neurons, "n": each.n}
+        row |= {"chance": min(1.0, (neurons / (each.n - 1)) ** 0.5)}
+        rows.append(row | {name: getattr(each, name) for name in MEASURES})
+    return pd.DataFrame(rows)
+
+
+MEASURES = ("cca", "svcca", "pwcca", "cka")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -865,55 +927,60 @@ class Results:
     """Predictions of the cells that are finished.
 
     Attributes:
-        scores: of each cell, float (repeats, n) for the n images of its target, NaN where a repeat was not tested.
+        scores: of each cell and finished repeat, float (n,) for its target's n images, NaN where not tested.
     """
 
     def __init__(self, context):
         self.context = context
-        self.positive = {}
+        self.positive, self.subjects, self.scores = {}, {}, {}
         for name in context.targets:
             table = context.tables[name]
             self.positive[name] = is_present(table["label"], table.attrs["classes"][-1], table)
-        self.scores = {}
+            self.subjects[name] = table["subject"].to_numpy()
         for cell in context.cells:
-            table = context.tables[cell.target]
-            rows = []
+            table, found = context.tables[cell.target], {}
             for repeat in range(context.settings.repeats):
                 file = cell.folder(context.out, repeat) / "predictions.csv"
                 if file.is_file():
-                    found = read_predictions(file).set_index("image")["score"].astype(float)
-                    rows.append(found.reindex(table["image"]).to_numpy())
-            if rows:
-                self.scores[cell] = np.stack(rows)
-
-    def repeats(self, cell):
-        """How many repeats of a cell are finished."""
-        return len(self.scores.get(cell, ()))
+                    scores = read_predictions(file).set_index("image")["score"].astype(float)
+                    found[repeat] = scores.reindex(table["image"]).to_numpy()
+            if found:
+                self.scores[cell] = found
 
     def mean(self, cell):
         """Mean AUC over the repeats of a cell, an `analysis.MeanAuc`."""
-        subjects = self.context.tables[cell.target]["subject"].to_numpy()
-        return analysis.mean_auc(self.positive[cell.target], self.scores[cell], subjects)
+        scores = np.stack(list(self.scores[cell].values()))
+        return analysis.mean_auc(self.positive[cell.target], scores, self.subjects[cell.target])
 
-    def compare(self, first, second):
-        """Difference of the mean AUCs of two lists of cells of one target, paired by image; None where none is there.
+    def contrast(self, more, less):
+        """Mean AUC of some cells less that of as many others of the same target, paired by repeat and image.
 
-        Only the cells count whose counterpart, at the same place in the other list, is finished in as many repeats.
+        Args:
+            more, less: lists of cells in which each stands opposite its counterpart.
 
         Returns:
-            (`analysis.Comparison`, number of pairs of cells), or None.
+            (`analysis.Comparison`, list of the difference in each repeat), over the repeats that all of the cells
+            have finished; None where there is none.
         """
-        pairs = [
-            (self.scores[one], self.scores[other])
-            for one, other in zip(first, second, strict=True)
-            if self.repeats(one) == self.repeats(other) > 0
-        ]
-        if not pairs:
+        finished = [set(self.scores.get(cell, ())) for cell in (*more, *less)]
+        repeats = sorted(set.intersection(*finished)) if finished else []
+        if not repeats:
             return None
-        target = first[0].target
-        subjects = self.context.tables[target]["subject"].to_numpy()
-        ours, theirs = (np.concatenate(scores) for scores in zip(*pairs, strict=True))
-        return analysis.compare_means(self.positive[target], ours, theirs, subjects), len(pairs)
+        target = more[0].target
+        each = [self._area(more, repeat) - self._area(less, repeat) for repeat in repeats]
+        ours, theirs = (
+            np.stack([self.scores[cell][repeat] for cell in cells for repeat in repeats]) for cells in (more, less)
+        )
+        return analysis.compare_means(self.positive[target], ours, theirs, self.subjects[target]), each
+
+    def _area(self, cells, repeat):
+        """Mean AUC of some cells in a repeat."""
+        areas = []
+        for cell in cells:
+            scores = self.scores[cell][repeat]
+            tested = np.isfinite(scores)
+            areas.append(roc_auc_score(self.positive[cell.target][tested], scores[tested]))
+        return float(np.mean(areas))
 
 
 def table_of_cells(context, results):
@@ -922,70 +989,93 @@ def table_of_cells(context, results):
     for cell in context.cells:
         row = asdict(cell) | {"reason": context.reason(cell), "paper": published(context, cell)}
         if cell in results.scores:
-            found = results.mean(cell)
-            images = int((context.draws[cell.target, 0] <= cell.fraction).sum())
-            row |= {"images": images, "repeats": found.trainings, "deviation": found.deviation}
-            row |= interval_columns("auc", found._asdict())
+            found, scores = results.mean(cell), results.scores[cell]
+            images = [int((context.draws[cell.target, repeat] <= cell.fraction).sum()) for repeat in scores]
+            tested = [int(np.isfinite(each).sum()) for each in scores.values()]
+            row |= {"images": range_text(images), "tested": range_text(tested)}
+            row |= {"repeats": found.trainings, "deviation": found.deviation} | interval_columns("auc", found._asdict())
         rows.append(row)
-    columns = [*Cell.__annotations__, "images", "repeats", "auc", "auc_low", "auc_high", "auc_n", "deviation"]
+    columns = [*Cell.__annotations__, "images", "tested", "repeats", "auc", "auc_low", "auc_high", "auc_n", "deviation"]
     return pd.DataFrame(rows, columns=[*columns, "paper", "reason"])
 
 
-def claims(context, results):
-    """`conclusions.csv`: what the paper concludes, each as a difference of mean AUCs with an interval and a p.
+def range_text(numbers):
+    """The numbers of the repeats: one where they agree, else the least and the greatest.
 
-    Over all networks and for each: what a source adds to random weights, and to ImageNet, at each fraction; how much
-    less it adds to random weights after fine-tuning (masking); and what hybrid transfer adds.
+    >>> range_text([28, 29, 28])
+    '28 to 29'
     """
-    rows = []
-    groups = {name: [name] for name in context.networks}
-    if len(groups) > 1:
-        groups = {"all networks": list(context.networks)} | groups
-    fractions = (0.0, *context.settings.fractions)
+    least, greatest = min(numbers), max(numbers)
+    return str(least) if least == greatest else f"{least} to {greatest}"
 
-    def add(claim, target, title, fraction, first, second, factor=1):
-        found = results.compare(first, second)
-        if found is not None:
-            difference, cells = found
-            row = {"claim": claim, "target": target, "networks": title, "fraction": fraction, "cells": cells}
-            low, high = factor * difference.low, factor * difference.high
-            row |= {"difference": factor * difference.difference, "low": low, "high": high}
-            rows.append(row | {"p_value": difference.p_value})
+
+def claims(context, results):
+    """`conclusions.csv`: what the paper concludes, each as a difference of mean AUCs with an interval, a p and the
+    difference in each repeat.
+
+    For each network, and for all whose sources began alike (not the patch-based CNN, which was shown lesions): what a
+    start adds to random weights, and to ImageNet, at each fraction; how much less it adds to random weights after
+    fine-tuning than without (masking); the same in hybrid transfer; and what hybrid transfer adds.
+    """
+    rows, fractions = [], (0.0, *context.settings.fractions)
+    groups = {name: [name] for name in context.networks}
+    alike = [name for name in context.networks if name != PATCH_CNN]
+    if len(alike) > 1:
+        groups = {ALL: alike} | groups
 
     for target in context.targets:
         for title, networks in groups.items():
 
-            def cells(start, fraction, hybrid=False, networks=networks, target=target):
-                return [Cell(target, network, start, fraction, hybrid) for network in networks]
+            def add(claim, fraction, *corners, networks=networks, target=target, title=title):
+                """Corners are (start, fraction, hybrid), in turn to be added and to be taken away."""
+                more, less, kept = [], [], 0
+                for network in networks:
+                    cells = [Cell(target, network, *corner) for corner in corners]
+                    if all(cell in results.scores for cell in cells):
+                        more, less, kept = more + cells[::2], less + cells[1::2], kept + 1
+                found = results.contrast(more, less)
+                if found is None:
+                    return
+                factor = len(corners) // 2  # a mean over as many cells, of which the sum is asked for
+                difference, each = found
+                row = {"claim": claim, "target": target, "networks": title, "number": kept, "fraction": fraction}
+                numbers = difference.difference, difference.low, difference.high
+                row |= dict(zip(("difference", "low", "high"), (factor * number for number in numbers), strict=True))
+                row |= {"p_value": difference.p_value, "repeats": len(each)}
+                rows.append(row | {"least": factor * min(each), "greatest": factor * max(each)})
 
-            for start in context.starts[1:]:
-                for other in ("random", "imagenet") if start.source else ("random",):
-                    for fraction in fractions:
-                        pair = cells(start.name, fraction), cells(other, fraction)
-                        add(f"{start.name} - {other}", target, title, fraction, *pair)
-                if start.source:
-                    # (A - B) - (C - D) is twice the mean of A and D less the mean of B and C.
-                    last = fractions[-1]
-                    corners = [
-                        cells(*corner)
-                        for corner in ((start.name, 0.0), ("random", last), ("random", 0.0), (start.name, last))
-                    ]
-                    # Of networks of which all four are finished, in as many repeats.
-                    even = [each for each in zip(*corners, strict=True) if len({*map(results.repeats, each)}) == 1]
-                    a, d, b, c = zip(*even, strict=True) if even else ((), (), (), ())
-                    add(f"masking: {start.name} - random, without less with", target, title, last, a + d, b + c, 2)
-            for start in context.starts:
+            for start in [each.name for each in context.starts[1:]]:
+                for hybrid in (False, True):
+                    suffix = ", hybrid" if hybrid else ""
+                    for other in ("random", "imagenet") if start != "imagenet" else ("random",):
+                        for fraction in fractions[hybrid:]:
+                            pair = (start, fraction, hybrid), (other, fraction, hybrid)
+                            add(f"{start} - {other}{suffix}", fraction, *pair)
+                    without, last = ((start, 0.0), ("random", 0.0)), fractions[-1]
+                    tuned = ("random", last, hybrid), (start, last, hybrid)
+                    add(f"masking of {start} - random{suffix}", last, *without, *tuned)
+            for start in [each.name for each in context.starts]:
                 for fraction in fractions[1:]:
-                    pair = cells(start.name, fraction, True), cells(start.name, fraction)
-                    add(f"hybrid - all weights, {start.name}", target, title, fraction, *pair)
-    return pd.DataFrame(
-        rows, columns=["claim", "target", "networks", "fraction", "cells", "difference", "low", "high", "p_value"]
-    )
+                    add(f"hybrid - all weights, {start}", fraction, (start, fraction, True), (start, fraction))
+    return pd.DataFrame(rows, columns=CLAIM_COLUMNS)
+
+
+ALL = "all networks"
+CLAIM_COLUMNS = ["claim", "target", "networks", "number", "fraction", "difference", "low", "high", "p_value"]
+CLAIM_COLUMNS += ["repeats", "least", "greatest"]
+
+
+def verdict(row):
+    """Whether a difference is shown: its interval leaves out 0, and every repeat has its sign."""
+    if row["low"] > 0 and row["least"] > 0:
+        return "more"
+    return "less" if row["high"] < 0 and row["greatest"] < 0 else "not shown"
 
 
 def report(context):
     """Writes `report.md`, `results.csv`, `conclusions.csv`, `similarity.csv` and the figures for the cells finished so
     far, and returns the table of cells."""
+    context = context.with_all_networks()
     results = Results(context)
     table, concluded = table_of_cells(context, results), claims(context, results)
     write_table(context.out / "results.csv", table)
@@ -999,7 +1089,8 @@ def report(context):
     lines += conclusion_lines(context, concluded)
     lines += similarity_lines(context, similarities)
     reasons = table.dropna(subset="reason").drop_duplicates(["network", "start", "reason"])
-    lines += ["", "NA:", "", *[f"- {row.network}, {row.start}: {row.reason}." for row in reasons.itertuples()]]
+    if len(reasons):
+        lines += ["", "NA:", "", *[f"- {row.network}, {row.start}: {row.reason}." for row in reasons.itertuples()]]
     lines += ["", f"Figures: {', '.join(f'`{name}`' for name in pictures)}.", ""]
     with atomic(context.out / "report.md") as temporary:
         temporary.write_text("\n".join(lines), encoding="utf-8")
@@ -1020,23 +1111,30 @@ def heading(context):
         "",
     ]
     for name in context.sources:
-        sizes = context.tables[name]["split"].value_counts()
+        sizes, classes = context.split[name]["split"].value_counts(), context.tables[name].attrs["classes"]
         counts = ", ".join(f"{sizes[part]} {part}" for part in all_conv.PARTS)
-        lines.append(f"- Source {name}: {counts} images; each network trained {chosen.pretrainings} times.")
-    for name in context.targets:
-        table, positive = context.tables[name], context.tables[name].attrs["classes"][-1]
-        counts = [int((context.draws[name, 0] <= fraction).sum()) for fraction in chosen.fractions]
-        tested = int(np.isnan(context.draws[name, 0]).sum())
         lines.append(
-            f"- Target {name}: {len(table)} images, {(table['label'] == positive).sum()} {positive}; fine-tuned with "
-            f"{' and '.join(map(str, counts))}, tested on the other {tested} (first repeat). Subjects: "
-            f"{SUBJECT_SOURCES[table.attrs['subjects']]} Drawn by "
-            f"{'subject' if context.protocol == 'sound' else 'image'}."
+            f"- Source {name}, {classes[1]} against {classes[0]}: {counts} images; trainings of each network: "
+            f"{chosen.pretrainings}."
+        )
+    for name in context.targets:
+        table, classes = context.tables[name], context.tables[name].attrs["classes"]
+        tested = np.isnan(context.draws[name, 0])
+        known = set(table["subject"][~tested])
+        lines.append(
+            f"- Target {name}, {classes[1]} against {classes[0]}: {len(table)} images, "
+            f"{(table['label'] == classes[1]).sum()} {classes[1]}. Subjects: "
+            f"{SUBJECT_SOURCES[table.attrs['subjects']]} "
+            f"Drawn by {'subject' if context.protocol == 'sound' else 'image'}: in the first repeat "
+            f"{int(table['subject'][tested].isin(known).sum())} of the {int(tested.sum())} images to test on are of "
+            "subjects in the part to fine-tune with."
         )
         if PATCH_CNN in context.networks and (seen := context.seen(name, 0)):
             lines.append(
-                f"  {PATCH_CNN} was shown the lesions of {len(seen)} of its subjects and is tested on the others."
+                f"  {PATCH_CNN} was shown the lesions of {len(seen)} of its subjects and is tested on the others alone."
             )
+    if PATCH_CNN in context.networks:
+        lines.append(f"- {PATCH_CNN} went from ImageNet to lesions of {context.patches or 'the source'} to the source.")
     lines += [
         "",
         "AUC: mean over the repeats, with a 95 % interval from a bootstrap by subject, which does not hold the spread "
@@ -1068,13 +1166,18 @@ def fraction_text(fraction):
 def table_lines(context, target, rows, number):
     """One of tables 1 to 3."""
     fractions = (0.0, *context.settings.fractions)
-    titles = " | ".join(fraction_text(fraction) for fraction in fractions)
+    titles = [fraction_text(fraction) for fraction in fractions]
+    for place, fraction in enumerate(fractions):
+        if images := rows.loc[rows["fraction"] == fraction, "images"].dropna().tolist():
+            titles[place] += f", {images[0]} images"
     other = ", its ultrasound dataset" if context.entries[target].dataset == "busi" else ""
-    lines = ["", f"## Table {number}: AUC on {target}", "", f"| network | start | {titles} | paper{other} |"]
-    lines.append("|---|---|---|" + "---|" * len(fractions))
+    lines = ["", f"## Table {number}: AUC on {target}", ""]
+    lines.append(f"| network | start | {' | '.join(titles)} | tested on | paper{other} |")
+    lines.append("|---|---|---|---|" + "---|" * len(fractions))
     for (network, start), group in rows.groupby(["network", "start"], sort=False):
         cells = [cell_text(row) for row in group.to_dict("records")]
-        lines.append(table_row(network, start, *cells, paper_text(group["paper"])))
+        tested = group["tested"].dropna().tolist()[:1]
+        lines.append(table_row(network, start, *cells, *(tested or [""]), paper_text(group["paper"])))
     return lines
 
 
@@ -1104,17 +1207,27 @@ def conclusion_lines(context, concluded):
         "",
         "## Conclusions",
         "",
-        "Differences of mean AUCs in points of 0.01, paired by a bootstrap by subject; p is not corrected for their "
-        "number. `conclusions.csv` has them network by network.",
+        "Differences of mean AUCs in points of 0.01, paired by a bootstrap by subject. The bootstrap does not hold the "
+        "spread between repeats, so the least and the greatest difference in a repeat stand beside it; a difference "
+        "is shown (more, less) where the interval leaves out 0 and every repeat has its sign. p is not corrected for "
+        "the number of differences. Masking: what a start adds without fine-tuning, less what it adds after the "
+        f"largest fraction. {ALL.capitalize()} are those whose sources began alike, without {PATCH_CNN}; "
+        "`conclusions.csv` has them network by network."
+        + " All repeats of a start share one training on its source."
+        * (context.settings.pretrainings == 1),
         "",
-        "| target | claim | fine-tuned with | cells | difference (95 % interval) | p | more than 0 |",
-        "|---|---|---|---|---|---|---|",
+        "| target | networks | claim | fine-tuned with | difference (95 % interval) | in a repeat | p | shown |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    title = "all networks" if len(context.networks) > 1 else context.networks[0]
-    for row in concluded[concluded["networks"] == title].to_dict("records"):
-        cells = [row["target"], row["claim"], fraction_text(row["fraction"]), row["cells"], difference_text(row)]
-        shown = "shown" if row["low"] > 0 else "the opposite is shown" if row["high"] < 0 else "not shown"
-        lines.append(table_row(*cells, f"{row['p_value']:.2g}", shown))
+    titles = [ALL, PATCH_CNN] if ALL in set(concluded["networks"]) else list(context.networks)
+    alone = concluded["claim"].str.contains("hybrid") & (concluded["networks"] != ALL)
+    for row in concluded[concluded["networks"].isin(titles) | alone].to_dict("records"):
+        if row["networks"] == ALL and "hybrid" in row["claim"]:
+            continue  # of the few networks that it is tried with, one by one
+        networks = f"{row['number']} networks" if row["networks"] == ALL else row["networks"]
+        cells = [row["target"], networks, row["claim"], fraction_text(row["fraction"]), difference_text(row)]
+        cells += [f"{100 * row['least']:+.1f} to {100 * row['greatest']:+.1f}", f"{row['p_value']:.2g}", verdict(row)]
+        lines.append(table_row(*cells))
     return lines
 
 
@@ -1144,15 +1257,19 @@ def similarity_lines(context, similarities):
         "",
         f"## Figure 1: similarity of each group's last layer before and after {last}, on the images of the test",
         "",
-        "Mean CCA coefficient (SVCCA that keeps 0.99 of the variance / linear CKA), mean over the repeats:",
+        "Mean CCA coefficient, in brackets what unrelated layers of as many neurons would have at least; SVCCA that "
+        "keeps 0.99 of the variance; linear CKA. Means over the repeats. **Where the bracket is not far below it, CCA "
+        "tells nothing**, and SVCCA little; CKA is the least bound to the number of data.",
         "",
-        f"| target | network | start | {' | '.join(groups)} |",
-        "|---|---|---|" + "---|" * len(groups),
+        f"| target | network | start | measure | {' | '.join(groups)} |",
+        "|---|---|---|---|" + "---|" * len(groups),
     ]
     for keys, rows in similarities.groupby(["target", "network", "start"], sort=False):
-        means = rows.groupby("group")[["cca", "svcca", "cka"]].mean()
-        cells = [f"{means.cca[name]:.2f} ({means.svcca[name]:.2f} / {means.cka[name]:.2f})" for name in groups]
-        lines.append(table_row(*keys, *cells))
+        means = rows.groupby("group")[["chance", *MEASURES]].mean()
+        cells = [f"{means.cca[name]:.2f} ({means.chance[name]:.2f})" for name in groups]
+        lines.append(table_row(*keys, "CCA", *cells))
+        for title, measure in (("SVCCA", "svcca"), ("CKA", "cka")):
+            lines.append(table_row(*keys, title, *[f"{means[measure][name]:.2f}" for name in groups]))
     return lines
 
 
@@ -1166,12 +1283,15 @@ def figures(context, table, similarities):
             write_figure(context.out / names[-1], analysis.fine_tuning_figure(rows))
     if similarities is not None:
         for (network, start), rows in similarities.groupby(["network", "start"], sort=False):
-            lines = {
-                target: [dict(zip(each["group"], each["cca"], strict=True)) for _, each in found.groupby("repeat")]
-                for target, found in rows.groupby("target", sort=False)
-            }
-            names.append(f"figure-1-{network}-{start}.png")
-            write_figure(context.out / names[-1], analysis.similarity_figure(lines))
+            for measure in ("cca", "cka"):
+                lines = {
+                    target: [
+                        dict(zip(each["group"], each[measure], strict=True)) for _, each in found.groupby("repeat")
+                    ]
+                    for target, found in rows.groupby("target", sort=False)
+                }
+                names.append(f"figure-1-{measure}-{network}-{start}.png")
+                write_figure(context.out / names[-1], analysis.similarity_figure(lines))
     return names
 
 
@@ -1214,11 +1334,12 @@ def run(
     arguments = (str(data), str(out), profile, protocol, tuple(methods), backbone, tuple(overrides))
     context = make_context(*arguments)
     context.check()
-    shown = ("repeats", "pretrainings", "hybrid", "similarity", "source_starts", "fractions")  # may be added to
-    settings = {key: value for key, value in asdict(context.settings).items() if key not in shown}
-    largest = context.settings.fractions[-1]  # settles what is tested on
+    added = ("repeats", "hybrid", "similarity", "source_starts")  # later, to a run that has begun
+    settings = {key: value for key, value in asdict(context.settings).items() if key not in added}
     configuration = {"recipe": "pretraining_effect", "profile": profile, "protocol": protocol, "settings": settings}
-    open_run(context.out, configuration | {"largest_fraction": largest})
+    patches = context.entries[context.patches].dataset if context.patches else None
+    check_overlap(context)
+    open_run(context.out, configuration | {"patches": patches})
     write_splits(context)
     for cell in context.cells:
         if reason := context.reason(cell):
@@ -1245,7 +1366,7 @@ def make_context(data, out, profile, protocol, methods, backbone, overrides):
     if backbone is not None:
         chosen = replace(chosen, patch_backbone=backbone)
     require("protocol", protocol, PROTOCOLS)
-    methods = methods or tuple(METHODS)
+    methods = tuple(dict.fromkeys(methods)) or tuple(METHODS)
     known = [*backbones.list_backbones(), PATCH_CNN]
     for name in methods:
         require("network", name, known)
@@ -1254,14 +1375,27 @@ def make_context(data, out, profile, protocol, methods, backbone, overrides):
             require(key, name, [*backbones.list_backbones(), "none"])
     if PATCH_CNN in methods:
         require("patch_backbone", chosen.patch_backbone, all_conv.UNFROZEN)
-    return Context(data, out, profile, protocol, methods, chosen, overrides)
+    return Context(data, out, profile, protocol, methods, chosen, backbone, overrides)
+
+
+def check_overlap(context):
+    """Refuses a target that holds images of a source under another name."""
+    size = (context.settings.size, context.settings.size)
+    for source in context.sources:
+        known = set(context.images(source, size).sha256)
+        for target in context.targets:
+            shared = known & set(context.images(target, size).sha256)
+            if shared and not context.entries[source].holds(context.entries[target]):
+                raise ValueError(
+                    f"target {target}: {len(shared)} of its images are in the source {source}, expected none"
+                )
 
 
 def write_splits(context):
     """Writes which image of a source is in which part, and which image of a target each repeat is fine-tuned with."""
     size = (context.settings.size, context.settings.size)
     for name in context.sources:
-        table = context.tables[name].drop(columns="regions", errors="ignore")
+        table = context.split[name].drop(columns="regions", errors="ignore")
         write_split(context.out / f"split-{name}.csv", table.assign(sha256=context.images(name, size).sha256))
     for name in context.targets:
         table = context.tables[name][["image", "subject", "label"]].assign(sha256=context.images(name, size).sha256)
@@ -1291,8 +1425,8 @@ def run_chain(context, network, start, verbose):
     """Runs what is missing of one network and start, repeat by repeat."""
     left = missing(context, network, start)
     for number, (cell, repeat) in enumerate(left, start=1):
-        print(f"[{network}, {start}: {number} of {len(left)}] ", end="", flush=True)
         finish_cell(context, cell, repeat, verbose)
+        print(f"{network}, {start}: {number} of {len(left)} cells finished", flush=True)
 
 
 def run_in_processes(arguments, chains, processes):
@@ -1302,7 +1436,9 @@ def run_in_processes(arguments, chains, processes):
     before = {name: os.environ.get(name) for name in shares}
     os.environ.update(shares)  # read when a process imports its backend
     try:
-        with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        with ProcessPoolExecutor(
+            processes, mp_context=multiprocessing.get_context("spawn"), initializer=end_with_parent
+        ) as pool:
             work = [pool.submit(run_chain_apart, arguments, network, start) for network, start in chains]
             try:
                 for each in as_completed(work):
@@ -1313,7 +1449,8 @@ def run_in_processes(arguments, chains, processes):
                     "where it was"
                 ) from error
             except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
+                for each in work:  # those that have begun come to their end; what they finish is kept
+                    each.cancel()
                 raise
     finally:
         for name, value in before.items():
@@ -1321,6 +1458,17 @@ def run_in_processes(arguments, chains, processes):
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+def end_with_parent():
+    """Ends this process with the one that started it, so that a run that was killed leaves nobody writing."""
+    parent = multiprocessing.parent_process()
+
+    def wait():
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 _make_context_once = functools.lru_cache(maxsize=1)(make_context)
@@ -1337,7 +1485,7 @@ def run_chain_apart(arguments, network, start):
 
 def source_card(context, network, start, number, predictions):
     """What the card of a network trained on a source says; `zoo.publish` adds name and version."""
-    table, entry = context.tables[start.source], context.entries[start.source]
+    table, entry = context.split[start.source], context.entries[start.source]
     source, chosen, build = datasets.source(entry.dataset), context.settings, description(network, context.settings)
     command = f"{context.command} --method {network}"
     labels = is_present(predictions["label"], table.attrs["classes"][-1], table)
