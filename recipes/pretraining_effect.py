@@ -1066,7 +1066,9 @@ CLAIM_COLUMNS += ["repeats", "least", "greatest"]
 
 
 def verdict(row):
-    """Whether a difference is shown: its interval leaves out 0, and every repeat has its sign."""
+    """Whether a difference is shown: its interval leaves out 0, and every one of several repeats has its sign."""
+    if row["repeats"] == 1:
+        return "not shown"
     if row["low"] > 0 and row["least"] > 0:
         return "more"
     return "less" if row["high"] < 0 and row["greatest"] < 0 else "not shown"
@@ -1224,7 +1226,7 @@ def conclusion_lines(context, concluded):
     for row in concluded[concluded["networks"].isin(titles) | alone].to_dict("records"):
         if row["networks"] == ALL and "hybrid" in row["claim"]:
             continue  # of the few networks that it is tried with, one by one
-        networks = f"{row['number']} networks" if row["networks"] == ALL else row["networks"]
+        networks = f"{row['number']} together" if row["networks"] == ALL else row["networks"]
         cells = [row["target"], networks, row["claim"], fraction_text(row["fraction"]), difference_text(row)]
         cells += [f"{100 * row['least']:+.1f} to {100 * row['greatest']:+.1f}", f"{row['p_value']:.2g}", verdict(row)]
         lines.append(table_row(*cells))
