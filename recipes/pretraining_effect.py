@@ -136,7 +136,8 @@ class Settings:
         hybrid: networks that hybrid transfer is tried with; `none` for none.
         hybrid_until: name of the last group of a hybrid network that keeps its weights.
         hybrid_width: share of the filters that the layers behind it keep.
-        similarity: networks whose representations are compared before and after fine-tuning; `none` for none.
+        similarity: networks whose representations, as a source left them, are compared before and after fine-tuning;
+            `none` for none.
         test_share, validation_share: of a source's images, by subject, where it has no official parts.
         patch_backbone, patch_input_size, patch_size: of the patch-based CNN, in pixels; all else as in the profile of
             the same name of the all-convolutional recipe.
@@ -879,7 +880,8 @@ def finish_cell(context, cell, repeat, verbose):
 def compares_layers(context, cell):
     """Whether a cell is in figure 1."""
     chosen = context.settings
-    return cell.fraction == chosen.fractions[-1] and cell.network in chosen.similarity and not cell.hybrid
+    medical = cell.start in {start.name for start in context.starts if start.source}
+    return medical and cell.fraction == chosen.fractions[-1] and cell.network in chosen.similarity and not cell.hybrid
 
 
 def similarity(before, after, batches):
