@@ -10,6 +10,7 @@ from medzoo.analysis import (
     activation_rate_change_figure,
     activation_rate_figure,
     auc,
+    fine_tuning_figure,
     growth_figure,
     history_figure,
     roc_figure,
@@ -139,6 +140,37 @@ def test_growth_figure_has_a_line_with_intervals_for_each_network():
     pixels(figure)
     (alone,) = growth_figure(table[table["network"] == "a"]).axes[0].containers
     np.testing.assert_array_equal(alone[0].get_xydata()[:, 0], [20, 30])
+
+
+def test_fine_tuning_figure_has_a_panel_for_each_network_and_a_line_for_each_start():
+    rows = [
+        ("resnet50", "random", 0.2, 0.8, 0.7, 0.9),
+        ("resnet50", "random", 0.0, 0.5, 0.4, 0.65),
+        ("resnet50", "source", 0.0, 0.7, 0.6, 0.75),
+        ("patch-cnn", "random", 0.0, 0.4, 0.3, 0.5),
+    ]
+    table = pd.DataFrame(rows, columns=["network", "start", "fraction", "auc", "auc_low", "auc_high"])
+    figure = fine_tuning_figure(table)
+    first, second = figure.axes
+    assert [axes.get_title() for axes in figure.axes] == ["resnet50", "patch-cnn"]
+    assert [bars.get_label() for bars in first.containers] == ["random", "source"]
+    line, _, (bars,) = first.containers[0]
+    np.testing.assert_allclose(line.get_xydata(), [[0, 0.5], [0.2, 0.8]], atol=0.02)
+    np.testing.assert_allclose(line.get_xydata()[:, 1], [0.5, 0.8])
+    np.testing.assert_allclose([segment[:, 1] for segment in bars.get_segments()], [[0.4, 0.65], [0.7, 0.9]])
+    # Side by side around the fraction, as far from it on either side.
+    left, right = (container[0].get_xydata()[0, 0] for container in first.containers)
+    assert left < 0 < right == pytest.approx(-left)
+    np.testing.assert_allclose(second.containers[0][0].get_xydata()[:, 1], [0.4])
+    assert len(second.containers[1][0].get_xydata()) == 0  # a start that this network does not have
+    assert [axes.get_xticks().tolist() for axes in figure.axes] == [[0, 0.2]] * 2
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["random", "source"]
+    assert np.ptp(pixels(figure)) == 255
+    with pytest.raises(ValueError, match="table: received no column 'auc_low', expected a row for each network"):
+        fine_tuning_figure(table.drop(columns="auc_low"))
+    with pytest.raises(ValueError, match="table: received no row"):
+        fine_tuning_figure(table[:0])
 
 
 def test_refusals_of_histories_and_growth():

@@ -182,6 +182,18 @@ def test_show_prints_what_the_card_says(checkpoint, capsys):
         (["show", "drs-resnet18-bus"], "unknown checkpoint 'drs-resnet18-bus': did you mean 'drs-resnet18-busi'?"),
         (["predict", "drs-resnet18-bus", "a.png"], "did you mean 'drs-resnet18-busi'?"),
         (["run", "dsr", "--data", "x", "--out", "y"], "unknown recipe 'dsr': did you mean 'drs'?"),
+        (["run", "pretraining-effect", "--data=x", "--out=y"], "did you mean 'pretraining_effect'?"),
+        (["run", "pretraining_effect", "--data=x", "--out=y", "--proceses=2"], "did you mean '--processes'?"),
+        (["run", "pretraining_effect", "--data=x", "--out=y", "--processes=two"], "invalid int value: 'two'"),
+        (
+            ["run", "pretraining_effect", "--data=x", "--out=y", "--processes=0"],
+            "processes: received 0, expected a whole",
+        ),
+        (["run", "pretraining_effect", "--data=x", "--out=y", "--method", "vgg15"], "did you mean 'vgg16'?"),
+        (
+            ["run", "drs", "--data=x", "--out=y", "--processes=2"],
+            "--processes: received 2, expected none: drs has no such",
+        ),
         (["run", "drs", "--data=x", "--out=y", "--protcol=sound"], "'--protcol': did you mean '--protocol'?"),
         (["run", "drs", "--data=x", "--out=y", "--profile", "quik"], "unknown profile 'quik': did you mean 'quick'?"),
         (["run", "drs", "--data=x", "--out=y", "--protocol", "sund"], "did you mean 'sound'?"),
@@ -349,7 +361,7 @@ def test_run_hands_the_options_of_one_recipe_alone_to_it(monkeypatch, capsys):
     ]
     arguments += ["--patch-dataset", "mini_mias", "--patch-data", "P"]
     output(capsys, *arguments, "--transfer-dataset", "inbreast", "--transfer-data", "T")
-    assert {name: received[name] for name in recipes.OPTIONS} == {
+    assert {name: received[name] for name in recipes.OPTIONS if name in received} == {
         "dataset": "rsna",
         "top": ["vgg-4x1", "vgg-8x1"],
         "patch_dataset": "mini_mias",
@@ -359,6 +371,22 @@ def test_run_hands_the_options_of_one_recipe_alone_to_it(monkeypatch, capsys):
     }
     assert main(["run", "drs", "--data", "D", "--out", "R", "--top", "vgg-4x1"]) == 2
     assert "--top: received ['vgg-4x1'], expected none: drs has no such" in capsys.readouterr().err
+
+
+def test_run_hands_the_number_of_processes_on(monkeypatch, capsys):
+    received = {}
+    study = recipes.recipe("pretraining_effect")
+    monkeypatch.setattr(study, "run", lambda *values, **named: received.update(named, values=values))
+    output(capsys, "run", "pretraining_effect", "--data", "GRID.csv", "--out", "R", "--processes", "2")
+    assert received == {
+        "values": ("GRID.csv", "R"),
+        "processes": 2,
+        "profile": "paper",
+        "protocol": "published",
+        "methods": (),
+        "backbone": None,
+        "overrides": (),
+    }
 
 
 @pytest.mark.parametrize(
