@@ -1295,7 +1295,9 @@ def figures(context, table, similarities):
                     for target, found in rows.groupby("target", sort=False)
                 }
                 names.append(f"figure-1-{measure}-{network}-{start}.png")
-                write_figure(context.out / names[-1], analysis.similarity_figure(lines))
+                figure = analysis.similarity_figure(lines)
+                figure.axes[0].set_ylabel(f"{measure.upper()} before and after fine-tuning")
+                write_figure(context.out / names[-1], figure)
     return names
 
 
