@@ -373,7 +373,8 @@ def merge_rare_kinds(strata, classes):
     if not rare:
         return strata
     common = left[~left["label"].isin(rare)].groupby(classes)["label"].agg(lambda kinds: kinds.mode()[0])
-    kinds = strata["label"].where(~strata["label"].isin(rare), classes.map(common))
+    # A class of which no other kind is left keeps its own; whoever divides it says that it has too few subjects.
+    kinds = strata["label"].where(~strata["label"].isin(rare), classes.map(common).fillna(strata["label"]))
     merged = strata.assign(label=kinds)
     merged.attrs = {**strata.attrs, "classes": sorted(set(kinds))}
     return merged
@@ -388,7 +389,8 @@ class Images:
     """
 
     def __init__(self, table, settings, protocol, test_share):
-        modality = "MG" if datasets.source(table.attrs["dataset"]).modality == "mammography" else None
+        source = datasets.SOURCES.get(table.attrs["dataset"])  # none for a user's own folder or list
+        modality = "MG" if source and source.modality == "mammography" else None
         form = {"channels": 1, "fit": settings.fit, "intensity": settings.intensity}
         kept = datasets.readable(table, settings.input_size, **form, modality=modality)
         self.left_out = len(table) - len(kept)
