@@ -178,31 +178,6 @@ def test_growing_subsets_are_nested_whole_and_stratified():
 # ---------------------------------------------------------------------------------------------------------------------
 # Runs on made-up data
 
-KINDS = ["CIRC M", "CIRC B", "CALC M", "CALC B", None]
-
-
-@pytest.fixture(scope="module")
-def mammograms(tmp_path_factory):
-    """50 women in the layout of mini-MIAS; masses are discs and calcifications dots, malignant ones brighter."""
-    folder = tmp_path_factory.mktemp("made-up") / "MIAS"
-    folder.mkdir()
-    rows, columns = np.mgrid[:128, :128]
-    lines = []
-    for number in range(1, 101):
-        random = np.random.default_rng(number)
-        kind = KINDS[(number - 1) // 2 % 5] if number % 2 else None
-        pixels = np.where(columns < 104, random.normal(90, 15, (128, 128)), 3)  # the breast, and film beside it
-        x, y, radius = random.integers(16, 40), random.integers(16, 40), 8
-        if kind:
-            inside = (rows - y) ** 2 + (columns - x) ** 2 < radius**2
-            inside &= (random.random((128, 128)) < 0.2) if kind.startswith("CALC") else True
-            pixels += inside * (140 if kind.endswith("M") else 70)
-        name = f"mdb{number:03d}"
-        Image.fromarray(np.clip(pixels, 0, 255).astype("uint8")).save(folder / f"{name}.png")
-        lines.append(f"{name} G {kind} {8 * x} {1024 - 8 * y} {8 * radius}" if kind else f"{name} G NORM")
-    (folder / "Info.txt").write_text("\n".join(lines) + "\n")
-    return folder
-
 
 @pytest.fixture(scope="module")
 def screening(tmp_path_factory):
