@@ -771,6 +771,28 @@ def test_a_trainer_begins_anew_each_time(projected):
 # The patch-based CNN
 
 
+def test_only_the_patch_based_cnn_leaves_subjects_out(patchable, write_grid, mammograms):
+    """Half of them, those that are not in the test part of the annotated dataset, whatever it is named."""
+    grid = [GRID[0], f"target,mini_mias,{mammograms},mias", f"patches,mini_mias,{mammograms},lesions", GRID[2]]
+    overrides = [*patchable, "patch_test_share=0.5", "patch_validation_share=0.4"]
+    context = make(write_grid(grid), ("tiny", "patch-cnn"), overrides)
+    subjects = context.tables["mias"]["subject"]
+    for repeat in range(2):
+        drawn = np.isnan(context.draws["mias", repeat])
+        for start in ("random", "clinic"):
+            tiny, patches = (
+                context.tested(study.Cell("mias", network, start, 0.0), repeat) for network in ("tiny", "patch-cnn")
+            )
+            np.testing.assert_array_equal(tiny, drawn)
+            assert not (patches & ~drawn).any()
+            left_out = set(subjects[drawn & ~patches])
+            assert not left_out & set(subjects[patches])
+            assert 20 <= len(left_out) <= 30  # of 50
+        other = [context.tested(study.Cell("scans", name, "clinic", 0.0), repeat) for name in ("tiny", "patch-cnn")]
+        np.testing.assert_array_equal(*other)
+
+
+@pytest.mark.slow
 def test_subjects_whose_lesions_were_shown_are_not_tested_on(patchable, write_grid, mammograms, tmp_path):
     grid = [GRID[0], f"target,mini_mias,{mammograms},", f"patches,mini_mias,{mammograms},"]
     overrides = [*patchable, "repeats=1", "test_share=0.4", "patch_validation_share=0.4"]
