@@ -303,7 +303,7 @@ def backbone(name, weights="imagenet", input_shape=(224, 224, 3), mean=None):
     ```
     """
     found = record(name)
-    if min(input_shape[:2]) < found.least:
+    if any(side is not None and side < found.least for side in input_shape[:2]):
         raise ValueError(f"input_shape: received {tuple(input_shape)}, {name} takes {found.least} pixels at least")
     pixels = found.pixels
     if mean is not None:
