@@ -24,9 +24,8 @@ def main(target, folder, run):
     grey = images.read(np.arange(len(table))).mean(axis=(1, 2, 3))
     positive = (table["label"] == table.attrs["classes"][-1]).astype(int)
     area = analysis.auc(positive, -grey, table["subject"].to_numpy())
-    print(
-        f"darker is {table.attrs['classes'][-1]}: AUC {area.value:.3f} ({area.low:.3f} to {area.high:.3f}), n = {area.n}"
-    )
+    name = table.attrs["classes"][-1]
+    print(f"darker is {name}: AUC {area.value:.3f} ({area.low:.3f} to {area.high:.3f}), n = {area.n}")
     by_image = dict(zip(table["image"], grey, strict=True))
     for start in sorted(Path(run).glob(f"cells/{target}/*/*/none")):
         found = []
