@@ -470,6 +470,21 @@ def test_another_configuration_is_refused(grid, write_grid):
         start_run(write_grid(), out, ["fractions=0.1,0.4"])
 
 
+def test_the_report_is_of_all_networks_in_the_folder(grid, write_grid, tmp_path):
+    table, whole = grid
+    out = tmp_path / "RUN"
+    shutil.copytree(whole, out)
+    for folder in list(out.glob("cells/*/tiny")):
+        shutil.copytree(folder, folder.with_name("resnet18"))  # as if another command had added it
+    found = start_run(write_grid(), out)
+    assert set(found["network"]) == {"tiny", "resnet18"}
+    added = found[(found["network"] == "resnet18") & ~found["hybrid"]]
+    own = table[~table["hybrid"]]
+    np.testing.assert_array_equal(added["auc"], own["auc"])
+    assert "--method tiny" in (out / "report.md").read_text()
+    assert "--method resnet18" in (out / "report.md").read_text()
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # The grid's cells, without training
 
