@@ -247,19 +247,8 @@ def growth_figure(table):
     gap = np.diff(numbers).min() if len(numbers) > 1 else 1
     for index, name in enumerate(networks):
         rows = table[table["network"] == name].sort_values("subjects")
-        axes.errorbar(
-            rows["subjects"] + 0.06 * gap * (index - (len(networks) - 1) / 2),
-            rows["value"],
-            yerr=[rows["value"] - rows["low"], rows["high"] - rows["value"]],
-            color=_cycle(COLOURS, index),
-            linestyle=_cycle(LINES, index),
-            marker=_cycle(MARKERS, index),
-            markersize=5,
-            linewidth=1.4,
-            elinewidth=1,
-            capsize=2.5,
-            label=name,
-        )
+        places = rows["subjects"] + 0.06 * gap * (index - (len(networks) - 1) / 2)
+        _intervals(axes, index, name, places, rows["value"], rows["low"], rows["high"])
     axes.axhline(0.5, color="0.7", linewidth=1, zorder=1)
     axes.set(xlabel="subjects in the training part", ylabel="AUC (95 % interval)", xticks=numbers)
     axes.grid(color="0.92")
@@ -292,19 +281,8 @@ def fine_tuning_figure(table):
     for axes, network in zip(panels, networks, strict=True):
         for index, start in enumerate(starts):
             rows = table[(table["network"] == network) & (table["start"] == start)].sort_values("fraction")
-            axes.errorbar(
-                rows["fraction"] + 0.08 * gap * (index - (len(starts) - 1) / 2),
-                rows["auc"],
-                yerr=[rows["auc"] - rows["auc_low"], rows["auc_high"] - rows["auc"]],
-                color=_cycle(COLOURS, index),
-                linestyle=_cycle(LINES, index),
-                marker=_cycle(MARKERS, index),
-                markersize=5,
-                linewidth=1.4,
-                elinewidth=1,
-                capsize=2.5,
-                label=start,
-            )
+            places = rows["fraction"] + 0.08 * gap * (index - (len(starts) - 1) / 2)
+            _intervals(axes, index, start, places, rows["auc"], rows["auc_low"], rows["auc_high"])
         axes.axhline(0.5, color="0.7", linewidth=1, zorder=1)
         axes.set(title=network, xticks=fractions, xlabel="share fine-tuned with")
         axes.grid(color="0.92")
@@ -397,6 +375,23 @@ def _rates_over_blocks(tables, column, title):
     axes.grid(color="0.92")
     figure.legend(loc="outside lower center", ncols=min(len(tables), 3), fontsize="small")
     return figure
+
+
+def _intervals(axes, index, label, places, values, low, high):
+    """The line of the index-th of several series, with an interval at each value."""
+    axes.errorbar(
+        places,
+        values,
+        yerr=[values - low, high - values],
+        color=_cycle(COLOURS, index),
+        linestyle=_cycle(LINES, index),
+        marker=_cycle(MARKERS, index),
+        markersize=5,
+        linewidth=1.4,
+        elinewidth=1,
+        capsize=2.5,
+        label=label,
+    )
 
 
 def _require(mapping, name):
