@@ -64,6 +64,7 @@ from sklearn.metrics import roc_auc_score
 from .. import analysis, datasets, zoo
 from .._files import atomic
 from .._nearest import require
+from ..datasets.policies import FITS
 from ..layers import slim_top
 from ..training import (
     Stage,
@@ -1508,13 +1509,13 @@ def source_card(context, network, start, number, predictions):
         "recipe": {
             "name": "pretraining_effect",
             "command": command,
-            "paper": "Does pretraining help, and does fine-tuning hide it? (the pretraining-effect study)",
+            "paper": "the pretraining-effect study: DDSM for INbreast, MIAS and breast ultrasound",
         },
         "build": build,
         "input": {
             "shape": build["arguments"]["input_shape"],
             "range": [0, 255],
-            "resize": all_conv.FITS["stretch"],
+            "resize": FITS["stretch"],
             "crop": 1.0,
             "dicom": "voi",
         },
