@@ -49,14 +49,12 @@ import functools
 import multiprocessing
 import os
 import random
-import re
 import threading
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import keras
 import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
@@ -68,13 +66,14 @@ from ..datasets.policies import FITS
 from ..layers import slim_top
 from ..training import (
     Stage,
+    Trainer,
     affine_augmentation,
     check_settings,
-    compile_stage,
     fit_stages,
     inverse_class_weights,
     parse_settings,
     precision,
+    set_momentum,
 )
 from ..training.mixed_precision import PRECISIONS
 from ..training.run import (
@@ -93,6 +92,7 @@ from ..training.run import (
 from ..zoo import backbones, builders
 from ..zoo.store import file_sha256
 from . import all_conv
+from .grid import read_grid
 from .reporting import (
     difference_text,
     is_present,
@@ -267,77 +267,6 @@ COLUMNS = (0.0, 0.1, 0.2)
 # Section 2: the grid
 
 
-@dataclass(frozen=True)
-class Dataset:
-    """One line of the grid's file."""
-
-    role: str
-    name: str
-    dataset: str
-    data: str
-
-    def holds(self, other):
-        """Whether it is the same dataset, whatever the two are named."""
-        return (self.dataset, self.data) == (other.dataset, other.data)
-
-
-def read_grid(file):
-    """The datasets of a grid.
-
-    Args:
-        file: path of a CSV file with the columns `role`, `dataset`, `data` and, where wanted, `name`.
-
-    Returns:
-        list of `Dataset`. Relative paths in `data` count from the file's folder.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: for other columns, an empty cell, an unknown role or reader, no source or no target, a name that is
-            there twice or cannot be a folder's.
-    """
-    file = Path(file).expanduser()
-    if not file.is_file():
-        raise FileNotFoundError(f"{file}: no such file, expected a CSV file with the columns role, dataset, data")
-    try:
-        table = pd.read_csv(file, dtype=str, keep_default_na=False)
-    except (ValueError, pd.errors.ParserError) as error:
-        raise ValueError(f"{file}: not a CSV file ({error})") from error
-    columns = {"role", "dataset", "data"}
-    if set(table.columns) - {"name"} != columns:
-        raise ValueError(
-            f"{file}: received the columns {', '.join(table.columns)}, expected role, dataset, data and perhaps name"
-        )
-    found = []
-    for row in table.to_dict("records"):
-        require(f"role in {file}", row["role"], ROLES)
-        require(f"dataset in {file}", row["dataset"], datasets.list_datasets())
-        if not row["data"]:
-            raise ValueError(f"{file}: received no data for the {row['role']} {row['dataset']}, expected a path")
-        data = Path(row["data"]).expanduser()
-        data = (file.parent / data).resolve()  # one folder, one name, by whatever way it was reached
-        found.append(Dataset(row["role"], row.get("name") or row["dataset"], row["dataset"], str(data)))
-    for each in found:
-        # Names are folders, and those of sources stand beside these two in tables.
-        if each.name in ("random", "imagenet") or not re.fullmatch(r"\w[\w.-]*", each.name):
-            raise ValueError(
-                f"{file}: received the name {each.name!r}, expected letters and digits, not 'random' or 'imagenet'"
-            )
-    for role in ("source", "target"):
-        names = [each.name for each in found if each.role == role]
-        if not names:
-            raise ValueError(f"{file}: received no {role}, expected one or more")
-        if len(names) > len(set(names)):
-            raise ValueError(f"{file}: received two {role}s named {max(names, key=names.count)!r}, expected one")
-    if sum(each.role == "patches" for each in found) > 1:
-        raise ValueError(f"{file}: received several lines 'patches', expected one at most")
-    for name in {each.name for each in found}:
-        if len({(each.dataset, each.data) for each in found if each.name == name}) > 1:
-            raise ValueError(
-                f"{file}: received two datasets named {name!r}, expected a column 'name' to tell them apart"
-            )
-    return found
-
-
 def read_table(entry, protocol):
     """The image table of a line. Raises what its reader does, and ValueError for other than two classes."""
     try:
@@ -451,7 +380,7 @@ class Context:
     def __init__(self, data, out, profile, protocol, networks, settings, backbone, overrides):
         self.out, self.profile, self.protocol, self.settings = Path(out), profile, protocol, settings
         self.networks = networks
-        grid = read_grid(data)
+        grid = read_grid(data, ROLES)
         self.entries = {each.name: each for each in grid}
         self.sources = [each.name for each in grid if each.role == "source"]
         self.targets = [each.name for each in grid if each.role == "target"]
@@ -641,13 +570,6 @@ def hybrid_surgery(build, settings):
     return {"after": after, "width": settings.hybrid_width}
 
 
-def set_momentum(model):
-    """Batch norm's averages follow within tens of steps, see above."""
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = MOMENTUM
-
-
 def pretrain(context, network, start, number, folder, verbose):
     """One network trained on a source, with the best epoch's weights, in float32."""
     chosen, table = context.settings, context.split[start.source]
@@ -657,7 +579,7 @@ def pretrain(context, network, start, number, folder, verbose):
     random.seed(chosen.seed + number)
     with precision(chosen.precision):
         model = builders.build(build, weights="imagenet" if start.begin == "imagenet" else None)
-    set_momentum(model)
+    set_momentum(model, MOMENTUM)  # averages follow within tens of steps, see above
     rate = chosen.learning_rate if start.begin == "imagenet" else chosen.random_learning_rate
     training = datasets.Batches(
         images,
@@ -732,50 +654,6 @@ def finish_source(context, network, start, number, verbose):
 # Section 3.2: fine-tuning
 
 
-class Trainer:
-    """A network that is trained many times, each time from other weights, and compiled once.
-
-    Args:
-        build: how it is built, as cards have it.
-        settings: of the run.
-    """
-
-    def __init__(self, build, settings):
-        self.settings = settings
-        with precision(settings.precision):
-            self.model = builders.build(build)
-        set_momentum(self.model)
-        self.exact = builders.build(build)
-        self.augmentation = affine_augmentation(seed=1000 * settings.seed)
-        self.compiled, self.fresh = None, []
-
-    def fit(self, weights, batches, rate):
-        """Trains from `weights` for the settings' steps; the float32 network `exact` then has what came of them.
-
-        Returns:
-            list of dict `epoch, steps, loss, accuracy, auc`, of the training images, one for each pass over them.
-        """
-        self.model.set_weights(weights)
-        if self.compiled is None:
-            self.compiled = compile_stage(self.model, Stage(1, rate), batches, self.augmentation)
-            moving = [*self.compiled.optimizer.variables, *self.augmentation.variables]
-            self.fresh = [(variable, keras.ops.convert_to_numpy(variable)) for variable in moving]
-        for variable, value in self.fresh:
-            variable.assign(value)
-        self.compiled.optimizer.learning_rate = rate
-        history = []
-        for step in range(self.settings.steps):
-            batches.epoch, index = divmod(step, len(batches))
-            if index == 0:
-                self.compiled.reset_metrics()
-            found = self.compiled.train_on_batch(*batches[index], return_dict=True)
-            if index == len(batches) - 1 or step == self.settings.steps - 1:
-                found = {name: float(value) for name, value in found.items()}
-                history.append({"epoch": batches.epoch, "steps": step + 1} | found)
-        self.exact.set_weights(self.model.get_weights())
-        return history
-
-
 class Starts:
     """The networks that cells begin with, and their trainers; those of one network at a time are kept.
 
@@ -829,7 +707,9 @@ class Starts:
         """The `Trainer` of a network."""
         key = repr(build)
         if key not in self.trainers:
-            self.trainers[key] = Trainer(build, self.context.settings)
+            chosen = self.context.settings
+            augmentation = affine_augmentation(seed=1000 * chosen.seed)
+            self.trainers[key] = Trainer(build, chosen.precision, augmentation, MOMENTUM)
         return self.trainers[key]
 
 
@@ -855,7 +735,7 @@ def finish_cell(context, cell, repeat, verbose):
             class_weight=inverse_class_weights(labels[rows], 2),
         )
         rate = chosen.random_learning_rate if start.name == "random" else chosen.learning_rate
-        write_table(folder / "history.csv", pd.DataFrame(trainer.fit(weights, training, rate)))
+        write_table(folder / "history.csv", pd.DataFrame(trainer.fit(weights, training, rate, chosen.steps)))
     else:
         trainer.exact.set_weights(weights)
     tested = np.flatnonzero(context.tested(cell, repeat))
@@ -1320,7 +1200,7 @@ def run(
     """Runs the cells of a grid that are missing, and writes the report of all.
 
     Args:
-        data: the grid's CSV file, see `read_grid`.
+        data: the grid's CSV file, see `recipes.grid.read_grid`.
         out: folder of the run; one that was interrupted goes on where it was.
         profile: `"paper"` or `"quick"`.
         protocol: `"published"` or `"sound"`, see above.

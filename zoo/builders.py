@@ -45,8 +45,10 @@ def build(description, weights=None):
 
 
 @register_builder("classifier")
-def classifier(backbone, input_shape, classes, surgery=(), multi_label=False, mean=None, weights="imagenet"):
-    """A backbone, surgery on it, and a head: global average pooling and one dense layer.
+def classifier(
+    backbone, input_shape, classes, surgery=(), multi_label=False, dropout=0.0, mean=None, weights="imagenet"
+):
+    """A backbone, surgery on it, and a head: global average pooling, where asked for dropout, and one dense layer.
 
     Args:
         backbone: name of a backbone.
@@ -55,6 +57,7 @@ def classifier(backbone, input_shape, classes, surgery=(), multi_label=False, me
         surgery: operations on the backbone in order, each `{"name": "add_drs", ...arguments}`.
         multi_label: whether an image may have several of the classes or none. Each, one or more, then has a unit with
             a sigmoid of its own, also of two.
+        dropout: share of the features that each training step leaves out, in [0, 1).
         mean, weights: as for `zoo.backbone`.
 
     Returns:
@@ -78,7 +81,7 @@ def classifier(backbone, input_shape, classes, surgery=(), multi_label=False, me
     model = build_backbone(backbone, weights, (*size, channels), mean)
     for name, arguments in operations:
         model = getattr(layers, name)(model, **arguments)
-    return attach_head(model, classes, multi_label)
+    return attach_head(model, classes, multi_label, dropout)
 
 
 def exact_copy(model, description):

@@ -14,7 +14,8 @@ from medzoo.cli import main
 from medzoo.datasets.table import image_table
 from medzoo.recipes import all_conv
 from medzoo.recipes import pretraining_effect as study
-from medzoo.training import parse_settings
+from medzoo.recipes.grid import read_grid
+from medzoo.training import Trainer, parse_settings
 from medzoo.zoo import backbones, builders
 from PIL import Image
 from sklearn.metrics import roc_auc_score
@@ -437,7 +438,7 @@ def test_a_run_that_was_killed_goes_on(grid, write_grid, tmp_path, monkeypatch):
     """It ends with the cells of a run that was not."""
     _, whole = grid
     options = ["hybrid=none", "similarity=none", "repeats=1"]
-    fit, calls = study.Trainer.fit, []
+    fit, calls = Trainer.fit, []
 
     def fail(self, *arguments):
         calls.append(arguments)
@@ -445,7 +446,7 @@ def test_a_run_that_was_killed_goes_on(grid, write_grid, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return fit(self, *arguments)
 
-    monkeypatch.setattr(study.Trainer, "fit", fail)
+    monkeypatch.setattr(Trainer, "fit", fail)
     out = tmp_path / "RUN"
     with pytest.raises(KeyboardInterrupt):
         start_run(write_grid(GRID[:2]), out, options)
@@ -683,16 +684,17 @@ def test_wrong_grids_are_refused_before_anything_trains(projected, write_grid, t
 
 def test_grids_that_are_no_table_are_refused(write_grid, data, tmp_path):
     with pytest.raises(ValueError, match="received the columns role, reader, data, expected role, dataset, data"):
-        study.read_grid(write_grid(["source,busi,x"], "role,reader,data"))
+        read_grid(write_grid(["source,busi,x"], "role,reader,data"), study.ROLES)
     with pytest.raises(FileNotFoundError, match=r"none\.csv: no such file, expected a CSV file with the columns role"):
-        study.read_grid(data / "none.csv")
+        read_grid(data / "none.csv", study.ROLES)
     (tmp_path / "empty.csv").write_text("")
     with pytest.raises(ValueError, match=r"empty\.csv: not a CSV file"):
-        study.read_grid(tmp_path / "empty.csv")
+        read_grid(tmp_path / "empty.csv", study.ROLES)
 
 
 def test_names_and_paths_of_a_grid(write_grid, data):
-    found = study.read_grid(write_grid(["source,busi,BUSI", "target,csv,/elsewhere/a.csv"], "role,dataset,data"))
+    lines = ["source,busi,BUSI", "target,csv,/elsewhere/a.csv"]
+    found = read_grid(write_grid(lines, "role,dataset,data"), study.ROLES)
     expected = [("busi", str((data / "BUSI").resolve())), ("csv", "/elsewhere/a.csv")]
     assert [(each.name, each.data) for each in found] == expected
 
@@ -739,47 +741,6 @@ def test_patches_that_cannot_be_had_are_refused(patchable, write_grid, mammogram
     with pytest.raises(ValueError, match="patches b: received a dataset of the source's reader 'mini_mias'"):
         start_run(write_grid(grid), tmp_path / "RUN", **options)
     assert not (tmp_path / "RUN").exists()
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Training
-
-
-def test_a_trainer_begins_anew_each_time(projected):
-    """Neither the optimiser's moments nor the augmentation's random state go from one training into the next."""
-    settings = parse_settings(study.PROFILES, "quick", TINY)
-    build = study.description("tiny", settings)
-    images = np.random.default_rng(0).uniform(0, 255, (10, 32, 32, 1)).astype("float32")
-
-    class Stored:
-        def __len__(self):
-            return len(images)
-
-        def read(self, rows):
-            return images[np.asarray(rows)]
-
-    def fit(trainer, weights, rate=1e-3, seed=0):
-        labels = np.arange(10) % 2
-        batches = datasets.Batches(Stored(), labels, batch_size=4, shuffle=True, seed=seed)
-        history = trainer.fit(weights, batches, rate)
-        return history, trainer.exact.get_weights()
-
-    weights, others = (builders.build(build).get_weights() for _ in range(2))
-    trainer = study.Trainer(build, settings)
-    history, first = fit(trainer, weights)
-    assert [(row["epoch"], row["steps"]) for row in history] == [(0, 3)]
-    moved = [np.abs(new - old).max() for new, old in zip(first, weights, strict=True)]
-    assert max(moved) > 1e-4
-    _, second = fit(trainer, others, rate=1e-2, seed=1)
-    assert any(not np.array_equal(one, two) for one, two in zip(first, second, strict=True))
-    for again in (trainer, study.Trainer(build, settings)):
-        repeated, found = fit(again, weights)
-        assert repeated == history
-        for one, two in zip(found, first, strict=True):
-            np.testing.assert_array_equal(one, two)
-    norms = [each for each in trainer.model.layers if isinstance(each, keras.layers.BatchNormalization)]
-    assert len(norms) == 3
-    assert {each.momentum for each in norms} == {0.9}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
