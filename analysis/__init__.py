@@ -6,6 +6,7 @@ __getattr__, __dir__, __all__ = attach(
     __name__,
     names={
         "activations": ["activation_layers", "activation_rate", "activation_rate_change"],
+        "association": ["Correlation", "correlation"],
         "costs": ["multiply_accumulates"],
         "crops": [
             "FOUR_FLIPS",
@@ -45,11 +46,13 @@ __getattr__, __dir__, __all__ = attach(
             "compare_bootstrap_wilcoxon",
             "compare_delong",
             "compare_means",
+            "compare_weighted",
             "mean_auc",
             "mean_label_auc",
             "operating_point",
             "rates_at",
             "roc_curve",
+            "weighted_auc",
         ],
         "scaling": ["drs_deviations"],
         "shortcuts": ["auc_within", "table_scores"],

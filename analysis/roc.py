@@ -279,6 +279,88 @@ def mean_label_auc(labels, scores, subjects=None, level=0.95, resamples=500, see
     return MeanAuc(float(np.mean(areas)), float(low), float(high), len(groups), len(areas), deviation)
 
 
+def weighted_auc(labels, probabilities, subjects=None, folds=None, level=0.95, resamples=2000, seed=0):
+    """Returns the one-against-rest AUC of several classes, weighted by how frequent they are, with its interval.
+
+    The mean over the classes of the AUC of each against all others, each class weighing as many images as it has:
+    "a one-against-all AUC, weighted by class priors" (van den Brandt and others, section IV-A; scikit-learn's
+    `roc_auc_score(multi_class="ovr", average="weighted")`). Of two classes it is the AUC.
+
+    In cross-validation the scores of one fold's network cannot be compared with those of another's: with `folds` the
+    value is the mean over the folds of each one's AUC on its own images.
+
+    The interval holds percentiles of a bootstrap by subject, not stratified, as each class has other subjects; a class
+    that a fold of a resample lacks is left out of its mean. **It holds the spread of the test sample, not that of the
+    trainings.** Where all resamples agree (perfect separation, say) it is Newcombe's as in `auc`, with the numbers of
+    subjects of the rarest class and of the others.
+
+    Args:
+        labels: (n,) or (n, 1) class indices, two classes or more among them.
+        probabilities: (n, classes) finite numbers, higher for the class; of two classes also (n,) or (n, 1), higher for
+            class 1.
+        subjects: (n,) names of the subject of each image, or None when every image is its own.
+        folds: (n,) number or name of the fold that each image was tested in; None for one. Each holds two classes or
+            more.
+        level: confidence level in (0, 1).
+        resamples: number of bootstrap resamples.
+        seed: seed of the bootstrap.
+
+    Returns:
+        `Interval(value, low, high, n)`.
+
+    Raises:
+        ValueError: lengths differ, one class only, a class without a column, scores that are not finite.
+    """
+    labels, scores, folds = _checked_classes(labels, probabilities, folds)
+    groups = _groups(subjects, labels)
+    _check_level(level)
+    value = float(_weighted_areas(labels, scores, folds, np.ones((1, len(labels))))[0])
+    drawn = _bootstrap(
+        np.zeros(len(labels), int),
+        groups,
+        resamples,
+        seed,
+        lambda weights: _weighted_areas(labels, scores, folds, weights),
+    )
+    low, high = _percentiles(drawn[np.isfinite(drawn)], level)
+    if not high - low > 1e-12:
+        rarest = min(np.unique(labels), key=lambda each: len(np.unique(groups[labels == each])))
+        low, high = _newcombe_interval(value, *_class_sizes((labels == rarest).astype(int), groups), level)
+    return Interval(value, float(low), float(high), len(labels))
+
+
+def compare_weighted(labels, a, b, subjects=None, folds=None, level=0.95, resamples=2000, seed=0):
+    """Compares two classifiers by `weighted_auc` on the same images: a paired bootstrap.
+
+    Interval and p-value come about as in `compare_means`, from the resamples of `weighted_auc`, the same for both.
+
+    Args:
+        labels, subjects, folds, level, resamples, seed: as for `weighted_auc`.
+        a: probabilities of the first, as for `weighted_auc`.
+        b: those of the second, for the same images in the same order.
+
+    Returns:
+        `Comparison(difference, low, high, p_value)`, difference = AUC(a) - AUC(b).
+
+    Raises:
+        ValueError: as `weighted_auc`.
+    """
+    checked, first, numbers = _checked_classes(labels, a, folds)
+    _, second, _ = _checked_classes(labels, b, folds)
+    groups = _groups(subjects, checked)
+    _check_level(level)
+
+    def difference(weights):
+        return _weighted_areas(checked, first, numbers, weights) - _weighted_areas(checked, second, numbers, weights)
+
+    value = float(difference(np.ones((1, len(checked))))[0])
+    drawn = _bootstrap(np.zeros(len(checked), int), groups, resamples, seed, difference)
+    drawn = drawn[np.isfinite(drawn)]
+    low, high = _percentiles(drawn, level)
+    extreme = np.abs(drawn - value) >= abs(value) - 1e-12  # equal but for rounding is as extreme
+    return Comparison(value, float(low), float(high), float((1 + extreme.sum()) / (1 + len(drawn))))
+
+
 def roc_curve(labels, scores):
     """Returns the ROC curve with a point for every distinct score.
 
@@ -526,6 +608,54 @@ def _checked(labels, scores, name="scores"):
             f"the first at index {bad[0]} ({scores[bad[0]]}); expected finite numbers"
         )
     return labels, scores
+
+
+def _checked_classes(labels, probabilities, folds):
+    """Labels as int64 (n,), a score for each class that occurs, float64 (n, classes), and fold numbers, int64 (n,)."""
+    labels, scores = np.ravel(np.asarray(labels)), np.asarray(probabilities, dtype="float64")
+    scores = scores.reshape(len(scores), -1)
+    if scores.shape[1] == 1:
+        scores = np.concatenate([-scores, scores], axis=1)
+    if len(labels) != len(scores) or not len(labels):
+        raise ValueError(f"labels, probabilities: received {len(labels)} and {len(scores)} images, expected as many")
+    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= scores.shape[1]:
+        raise ValueError(
+            f"labels: received {', '.join(map(str, np.unique(labels)[:8]))} for {scores.shape[1]} columns of "
+            f"probabilities, expected class indices from 0 to {scores.shape[1] - 1}"
+        )
+    if bad := int((~np.isfinite(scores)).any(axis=1).sum()):
+        raise ValueError(f"probabilities: received {bad} images with values that are not finite, expected finite ones")
+    numbers = np.zeros(len(labels), int) if folds is None else np.unique(np.ravel(folds), return_inverse=True)[1]
+    if len(numbers) != len(labels):
+        raise ValueError(f"labels, folds: received {len(labels)} and {len(numbers)} images, expected as many")
+    for number in np.unique(numbers):
+        if len(held := np.unique(labels[numbers == number])) < 2:
+            raise ValueError(f"labels: received class {held[0]} only, expected two or more in all images of a fold")
+    return labels.astype(np.int64), scores, numbers
+
+
+def _weighted_areas(labels, scores, folds, weights):
+    """Mean over the folds of the AUCs of each class against the rest, weighted by its images: (resamples,)."""
+    means = []
+    for fold in np.unique(folds):
+        mine = folds == fold
+        held, drawn = labels[mine], weights[:, mine]
+        if scores.shape[1] == 2:  # one against the other is the same twice
+            with np.errstate(invalid="ignore"):  # 0 / 0 where a resample lacks a class
+                means.append(_areas(held, (scores[mine, 1] - scores[mine, 0]), drawn))
+            continue
+        total, images = np.zeros(len(weights)), np.zeros(len(weights))
+        for each in np.unique(held):
+            present = (held == each).astype(int)
+            with np.errstate(invalid="ignore"):
+                areas = _areas(present, scores[mine, each], drawn)
+            count = np.where(np.isfinite(areas), (drawn * present).sum(axis=1), 0)
+            total, images = total + np.nan_to_num(areas) * count, images + count
+        with np.errstate(invalid="ignore"):
+            means.append(total / images)
+    means = np.stack(means)
+    with np.errstate(invalid="ignore"):
+        return np.nansum(means, axis=0) / np.isfinite(means).sum(axis=0)
 
 
 def _checked_trainings(labels, scores, name="scores", partly=False):
