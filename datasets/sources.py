@@ -28,6 +28,18 @@ class Source:
 
 # Whoever brings a folder or a table of images says himself where they come from.
 OWN = Source("the user's own images", "the user's", None, "unknown", "DATA")
+# Subsets differ from the whole by their title.
+PCAM = {
+    "licence": "CC0",
+    "url": "https://github.com/basveeling/pcam",
+    "modality": "histopathology",
+    "folder": "PCAM",
+    "limitations": (
+        "Trained on patches of 96 pixels at 10x from sentinel lymph nodes of two Dutch hospitals; other tissue, "
+        "scanners and stains differ.",
+        "A label is of the central 32 pixels of a patch alone.",
+    ),
+}
 
 SOURCES = {
     "busi": Source(
@@ -59,6 +71,14 @@ SOURCES = {
         limitations=("Labels were mined from reports by a program; many are wrong.",),
     ),
     "csv": OWN,
+    "dtd": Source(
+        title="DTD (Cimpoi and others, CVPR 2014)",
+        licence="free for research; the images belong to their photographers",
+        url="https://www.robots.ox.ac.uk/~vgg/data/dtd/",
+        modality="photography",
+        folder="DTD",
+        limitations=("Trained on photographs of textures from the web; it has seen no medical image.",),
+    ),
     "folder": OWN,
     "inbreast": Source(
         title="INbreast (Moreira and others, Academic Radiology 19:236, 2012)",
@@ -69,6 +89,29 @@ SOURCES = {
         limitations=(
             "Labels are BI-RADS assessments of radiologists, not pathology.",
             "Trained on digital mammograms of one hospital and one machine; film and other machines differ.",
+        ),
+    ),
+    "isic2018": Source(
+        title="ISIC 2018 task 3, HAM10000 (Tschandl and others, Scientific Data 5:180161, 2018)",
+        licence="CC BY-NC 4.0",
+        url="https://doi.org/10.7910/DVN/DBW86T",
+        modality="dermoscopy",
+        folder="ISIC2018",
+        limitations=(
+            "Trained on dermoscopic images of pigmented lesions from two sites, most of them of fair skin; other skin "
+            "and other cameras differ.",
+            "The dataset names lesions but no patients: two lesions of one patient may be on both sides of the split.",
+        ),
+    ),
+    "kermany": Source(
+        title="chest X-rays of children (Kermany and others, Cell 172:1122, 2018)",
+        licence="CC BY 4.0",
+        url="https://doi.org/10.17632/rscbjbr9sj",
+        modality="chest radiography",
+        folder="CHEST-XRAY",
+        limitations=(
+            "Trained on children of one to five years from one hospital; adults differ.",
+            "Patients are known by the file names alone, which nobody has documented.",
         ),
     ),
     "mini_mias": Source(
@@ -82,6 +125,9 @@ SOURCES = {
             "hardly to be seen.",
         ),
     ),
+    "pcam": Source(title="PatchCamelyon (Veeling and others, MICCAI 2018)", **PCAM),
+    "pcam_middle": Source(title="PatchCamelyon, 100000 of its images (Veeling and others, MICCAI 2018)", **PCAM),
+    "pcam_small": Source(title="PatchCamelyon, 10000 of its images (Veeling and others, MICCAI 2018)", **PCAM),
     "rodrigues": Source(
         title="Breast Ultrasound Image (Rodrigues, Mendeley Data, 2017)",
         licence="CC BY 4.0",

@@ -1,0 +1,95 @@
+"""PatchCamelyon (PCam): patches of lymph node sections, with or without a metastasis of breast cancer in the middle.
+
+Veeling and others, Rotation equivariant CNNs for digital pathology, MICCAI, 2018. 327680 colour patches of 96 x 96
+pixels from the whole-slide images of Camelyon16, 262144 for training and 32768 each for validation and testing; half of
+each part is labelled as tumour, which says that the central 32 x 32 pixels hold at least one pixel of it.
+"""
+
+import hashlib
+from pathlib import Path
+
+from .images import KINDS, image_files
+from .table import image_table
+
+CLASSES = {"0": "normal", "1": "tumour"}
+PARTS = {"train": "train", "valid": "validation", "test": "test"}
+
+
+def read_pcam(path, images=None):
+    """Reads PatchCamelyon from image files.
+
+    Args:
+        path: the folder that holds `train/`, `valid/` and `test/` (or some of these), each with its images in `0/`
+            (normal) and `1/` (tumour).
+        images: how many images to take of all parts together, stratified by class: those whose names come first in the
+            order of their SHA-256, the same on every machine. All of them when None.
+
+    Returns:
+        An image table: classes "normal" and "tumour", and `split` ("train", "validation", "test").
+
+    Raises:
+        FileNotFoundError: if the folder, every part or a class folder is missing, or a class folder holds no images.
+        ValueError: if `images` is more than there are, or leaves out a class.
+
+    Example:
+
+    ```python
+    table = read_pcam("~/data/pcam", images=2000)
+    ```
+    """
+    return _read(path, images, "pcam")
+
+
+def read_pcam_middle(path):
+    """Reads the 100000 images of PatchCamelyon that `read_pcam` takes when asked for that many, as van den Brandt and
+    others do (Cats, not CAT scans, 2021, section III-7); theirs were drawn at random and are not published."""
+    return _read(path, 100_000, "pcam_middle")
+
+
+def read_pcam_small(path):
+    """Reads 10000 images of PatchCamelyon, all of them among those of `read_pcam_middle` (section III-8)."""
+    return _read(path, 10_000, "pcam_small")
+
+
+def _read(path, images, dataset):
+    path = Path(path).expanduser()
+    rows, subjects = _image_files(path), "none"
+    if images is not None:
+        rows = _stratified(rows, images, path)
+    return image_table(rows, dataset=dataset, root=path, classes=CLASSES.values(), subjects=subjects)
+
+
+def _image_files(path):
+    expected = f"expected the parts {', '.join(PARTS)}, each with the class folders 0 and 1"
+    folders = {path / name: part for name, part in PARTS.items() if (path / name).is_dir()}
+    if not folders:
+        raise FileNotFoundError(f"{path}: no such parts, {expected}")
+    rows = []
+    for folder, part in folders.items():
+        for code, label in CLASSES.items():
+            if not (folder / code).is_dir():
+                raise FileNotFoundError(f"{folder / code}: no such folder, {expected}")
+            files = image_files(folder / code)
+            if not files:
+                raise FileNotFoundError(f"{folder / code}: no images in this class folder, expected {KINDS}")
+            rows += [{"image": file.relative_to(path).as_posix(), "label": label, "split": part} for file in files]
+    return rows
+
+
+def _stratified(rows, images, path):
+    """So many of the rows, in the classes' proportions; the larger remainder takes what rounding leaves."""
+    if isinstance(images, bool) or not isinstance(images, int) or not len(CLASSES) <= images <= len(rows):
+        raise ValueError(
+            f"{path}: images is {images!r}, expected a whole number from {len(CLASSES)} to the {len(rows)} there are"
+        )
+    ordered = {label: [] for label in CLASSES.values()}
+    for row in sorted(rows, key=lambda row: hashlib.sha256(row["image"].encode()).digest()):
+        ordered[row["label"]].append(row)
+    shares = {label: divmod(images * len(each), len(rows)) for label, each in ordered.items()}
+    counts = {label: share for label, (share, _) in shares.items()}
+    for label in sorted(shares, key=lambda label: -shares[label][1])[: images - sum(counts.values())]:
+        counts[label] += 1
+    lost = [label for label, count in counts.items() if not count]
+    if lost:
+        raise ValueError(f"{path}: {images} of {len(rows)} images keep none of class {lost[0]!r}, expected more")
+    return [row for label, each in ordered.items() for row in each[: counts[label]]]
