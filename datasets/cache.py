@@ -19,6 +19,7 @@ from filelock import FileLock
 from .. import _cache, _progress
 from .._files import read_json, write_json
 from .._nearest import require
+from .containers import container_of, is_member
 from .dicom import dicom_modality
 from .images import DECODER_VERSION, DICOM_VERSION, PICTURE_SUFFIXES, decode_image, fit_window, frame_image, read_bytes
 from .policies import DICOM_POLICIES, FITS
@@ -169,7 +170,7 @@ def readable(table, size, channels=3, folder=None, fit="stretch", intensity="voi
         found = _open(target)
         if found is None or not _is_current(found, image_paths(kept)):
             unnamed = file.with_suffix(".readable.h5")  # the name follows from the images that it will hold
-            stamps = [_stamp(path) for path in image_paths(kept)]
+            stamps = _stamps(image_paths(kept))
             bad = _build(unnamed, image_paths(kept), form, found or _open(file.with_name(made)), go_on=True)
             failures |= {kept["image"].iloc[row]: [*stamps[row], reason] for row, reason in bad.items()}
             kept = _without(table, failures)
@@ -208,7 +209,7 @@ def _cache_file(table, form, folder):
         key.append(fit)
     if intensity != "voi":
         key.append(intensity)
-    if not all(image.lower().endswith(PICTURE_SUFFIXES) for image in table["image"]):
+    if not all(image.lower().endswith(PICTURE_SUFFIXES) or is_member(image) for image in table["image"]):
         key.append(DICOM_VERSION)
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
     name = re.sub(r"[^\w.-]", "_", table.attrs["dataset"])
@@ -235,7 +236,7 @@ def _noted(notes, table):
         failures, made = noted["images"], noted["file"]
     except (OSError, ValueError, KeyError, TypeError):
         return {}, notes.name
-    stamps = dict(zip(table["image"], map(_stamp, image_paths(table)), strict=True))
+    stamps = dict(zip(table["image"], _stamps(image_paths(table)), strict=True))
     return {image: entry for image, entry in failures.items() if list(stamps[image]) == entry[:2]}, made
 
 
@@ -264,7 +265,14 @@ def _open(file):
 
 def _is_current(images, paths):
     """Whether the sources have the sizes and times that were noted; `_build` compares contents where not."""
-    return np.array_equal(images._stamps, [_stamp(path) for path in paths])
+    return np.array_equal(images._stamps, _stamps(paths))
+
+
+def _stamps(paths):
+    """The stamp of each path; a container of many images is looked at once."""
+    files = [container_of(path) for path in paths]
+    known = {file: _stamp(file) for file in set(files)}
+    return [known[file] for file in files]
 
 
 def _stamp(path):
@@ -288,7 +296,7 @@ def _build(file, paths, form, previous, go_on=False):
     known = {} if previous is None else {sha256: row for row, sha256 in enumerate(previous.sha256)}
 
     def load(index):
-        stamp = _stamp(paths[index])
+        stamp = _stamp(container_of(paths[index]))
         try:
             data = read_bytes(paths[index])
             sha256 = hashlib.sha256(data).hexdigest()

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from .._nearest import require
+from .containers import member_bytes
 from .dicom import OtherKind, decode_dicom
 from .policies import DICOM_POLICIES, FITS
 
@@ -34,7 +35,8 @@ def read_image(path, intensity="voi"):
     value alone, which no range can scale; images of any modality are read.
 
     Args:
-        path: the file.
+        path: the file, or `FILE#NUMBER` of an image in an HDF5 file or a binary file of STL-10, see
+            `medzoo.datasets.containers`.
         intensity: how the values of grey DICOM come to [0, 255]. `"voi"`: by the first VOI lookup table, else the first
             window (each from its output range), else the full range of the stored bits. `"window"`: by the first window
             even where there is a lookup table, else the full range of the stored bits. `"full"`: from the smallest to
@@ -58,8 +60,14 @@ def read_image(path, intensity="voi"):
 
 
 def read_bytes(path):
-    """The content of an image file; one that is not there is a FileNotFoundError of one line."""
+    """The content of an image file; one that is not there is a FileNotFoundError of one line.
+
+    Of an image in a container (see `medzoo.datasets.containers`), the content of a PPM file that holds it.
+    """
     path = Path(path)
+    member = member_bytes(path)
+    if member is not None:
+        return member
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such image file")
     return path.read_bytes()

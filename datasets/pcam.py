@@ -8,7 +8,9 @@ each part is labelled as tumour, which says that the central 32 x 32 pixels hold
 import hashlib
 from pathlib import Path
 
+from .containers import count_hdf5, member_names, read_hdf5
 from .images import KINDS, image_files
+from .listing import read_list
 from .table import image_table
 
 CLASSES = {"0": "normal", "1": "tumour"}
@@ -16,20 +18,26 @@ PARTS = {"train": "train", "valid": "validation", "test": "test"}
 
 
 def read_pcam(path, images=None):
-    """Reads PatchCamelyon from image files.
+    """Reads PatchCamelyon from its HDF5 files, or from a conversion to image files.
 
     Args:
-        path: the folder that holds `train/`, `valid/` and `test/` (or some of these), each with its images in `0/`
-            (normal) and `1/` (tumour).
+        path: the folder that holds `camelyonpatch_level_2_split_train_x.h5` and `..._y.h5`, of `train`, `valid` and
+            `test` or some of these, with or without their `..._meta.csv`; or else `train/`, `valid/` and `test/` (or
+            some of these), each with its images in `0/` (normal) and `1/` (tumour).
         images: how many images to take of all parts together, stratified by class: those whose names come first in the
             order of their SHA-256, the same on every machine. All of them when None.
 
     Returns:
-        An image table: classes "normal" and "tumour", and `split` ("train", "validation", "test").
+        An image table: classes "normal" and "tumour", and `split` ("train", "validation", "test"). With `..._meta.csv`
+        the whole-slide image that a patch comes from is its subject; otherwise subjects are not known. Images of HDF5
+        files are in containers (`camelyonpatch_level_2_split_train_x.h5#000123`), see `medzoo.datasets.containers`.
 
     Raises:
-        FileNotFoundError: if the folder, every part or a class folder is missing, or a class folder holds no images.
-        ValueError: if `images` is more than there are, or leaves out a class.
+        FileNotFoundError: if the folder, every part, a class folder or the labels of a part are missing, a class folder
+            holds no images, or some parts have a `..._meta.csv` and others not.
+        ValueError: if an HDF5 file is damaged or holds other than expected, images and labels (or rows of
+            `..._meta.csv`) differ in number, a label is neither 0 nor 1, or `images` is more than there are or leaves
+            out a class.
 
     Example:
 
@@ -53,10 +61,48 @@ def read_pcam_small(path):
 
 def _read(path, images, dataset):
     path = Path(path).expanduser()
-    rows, subjects = _image_files(path), "none"
+    parts = {name: part for name, part in PARTS.items() if any(_part_file(path, name, x).is_file() for x in ("x", "y"))}
+    rows = _contained(path, parts) if parts else _image_files(path)
     if images is not None:
         rows = _stratified(rows, images, path)
+    subjects = "named" if "subject" in rows[0] else "none"
     return image_table(rows, dataset=dataset, root=path, classes=CLASSES.values(), subjects=subjects)
+
+
+def _part_file(path, name, content, suffix="h5"):
+    return path / f"camelyonpatch_level_2_split_{name}_{content}.{suffix}"
+
+
+def _contained(path, parts):
+    """The rows of the HDF5 files."""
+    slides = [_part_file(path, name, "meta", "csv") for name in parts]
+    there = [file for file in slides if file.is_file()]
+    rows = []
+    for (name, part), meta in zip(parts.items(), slides, strict=True):
+        file, labels = (_part_file(path, name, content) for content in ("x", "y"))
+        count = count_hdf5(file)
+        codes = read_hdf5(labels, "y")
+        if codes.size != count or codes.shape[:1] != (count,):
+            raise ValueError(f"{labels}: labels of shape {codes.shape}, expected ({count}, 1, 1, 1) as {file.name}")
+        columns = {"image": member_names(file, count), "label": [_label(code, labels) for code in codes.ravel()]}
+        if there:
+            columns["subject"] = _slides(meta, count)
+        rows += [{**dict(zip(columns, row, strict=True)), "split": part} for row in zip(*columns.values(), strict=True)]
+    return rows
+
+
+def _label(code, file):
+    if code not in (0, 1):
+        raise ValueError(f"{file}: a label is {code}, expected 0 or 1")
+    return CLASSES[str(int(code))]
+
+
+def _slides(file, count):
+    """The whole-slide image of each patch; the parts have them all or none, or a slide could be on two sides."""
+    slides = [row["wsi"] for _, row in read_list(file, ("wsi",), "PatchCamelyon")]
+    if len(slides) != count:
+        raise ValueError(f"{file}: {len(slides)} rows, expected {count}, one for each image")
+    return slides
 
 
 def _image_files(path):

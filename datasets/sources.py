@@ -114,6 +114,17 @@ SOURCES = {
             "Patients are known by the file names alone, which nobody has documented.",
         ),
     ),
+    "kimiapath960": Source(
+        title="KimiaPath960 (Kumar and others, IEEE SSCI 2017)",
+        licence="not stated; made public for research",
+        url="https://www.kaggle.com/datasets/ambarish/kimia-path-960",
+        modality="histopathology",
+        folder="KIMIAPATH960",
+        limitations=(
+            "Each class is one whole-slide image: a model trained on it tells slides apart, and no split can keep a "
+            "slide on one side.",
+        ),
+    ),
     "mini_mias": Source(
         title="mini-MIAS (Suckling and others, Excerpta Medica International Congress Series 1069:375, 1994)",
         licence="research only, MIAS licence agreement",
@@ -152,6 +163,25 @@ SOURCES = {
             "Sites, machines and ages differ in how often they have cancer; part of any AUC on these data needs no "
             "image.",
         ),
+    ),
+    "sti10": Source(
+        title="STI-10, ten synsets of ImageNet (van den Brandt and others, arXiv 2021)",
+        licence="ImageNet terms of access, non-commercial research",
+        url="https://github.com/vcheplygina/cats-scans",
+        modality="photography",
+        folder="STI10",
+        limitations=(
+            "Trained on photographs from the web; it has seen no medical image.",
+            "Images are published by their addresses alone, so that no two copies of the dataset are the same.",
+        ),
+    ),
+    "stl10": Source(
+        title="STL-10 (Coates and others, AISTATS 2011)",
+        licence="that of ImageNet, from which its images are: non-commercial research",
+        url="https://cs.stanford.edu/~acoates/stl10/",
+        modality="photography",
+        folder="STL10",
+        limitations=("Trained on photographs of 96 pixels from ImageNet; it has seen no medical image.",),
     ),
 }
 
