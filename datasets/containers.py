@@ -23,7 +23,7 @@ OPEN_FILES = 4
 CHUNKS = 2  # of an HDF5 file stay decompressed, so that readers of neighbouring images share them
 CHUNK_BYTES = 2**28  # and no more than that
 
-_opened = OrderedDict()
+_opened = OrderedDict()  # of a file: its dataset of images, and by which process and in what state it was opened
 _lock = threading.Lock()
 
 
@@ -139,10 +139,15 @@ def _check_index(file, index, count):
 
 
 def _hdf5(file):
-    """The dataset of images of a file, which stays open; one handle for each process, as they must not cross a fork."""
+    """The dataset of images of a file, which stays open until the file changes."""
     status = file.stat() if file.is_file() else None
-    key = os.getpid(), file, status and (status.st_size, status.st_mtime_ns)
-    if key not in _opened:
+    state = os.getpid(), status and (status.st_size, status.st_mtime_ns)
+    # A handle does not notice a change, nor must it cross a fork; and while one is open, HDF5 hands it on as a new one.
+    for other in [
+        key for key, (_, known) in _opened.items() if known[0] != state[0] or (key == file and known != state)
+    ]:
+        _opened.pop(other)[0].file.close()
+    if file not in _opened:
         with _reading(file):
             with _open(file) as store:
                 images = _dataset(store, file, HDF5_IMAGES)
@@ -154,11 +159,10 @@ def _hdf5(file):
                 held = min(CHUNKS * math.prod(images.chunks or (0,)), CHUNK_BYTES)
             images = _open(file, rdcc_nbytes=max(held, 2**20))[HDF5_IMAGES]
         while len(_opened) >= OPEN_FILES:
-            _, oldest = _opened.popitem(last=False)
-            oldest.file.close()
-        _opened[key] = images
-    _opened.move_to_end(key)
-    return _opened[key]
+            _opened.popitem(last=False)[1][0].file.close()
+        _opened[file] = images, state
+    _opened.move_to_end(file)
+    return _opened[file][0]
 
 
 def _open(file, **settings):

@@ -14,6 +14,7 @@ from .listing import read_list
 from .table import image_table
 
 CLASSES = {"0": "normal", "1": "tumour"}
+MIDDLE, SMALL = 100_000, 10_000  # images of the two subsets of van den Brandt and others
 PARTS = {"train": "train", "valid": "validation", "test": "test"}
 
 
@@ -51,12 +52,12 @@ def read_pcam(path, images=None):
 def read_pcam_middle(path):
     """Reads the 100000 images of PatchCamelyon that `read_pcam` takes when asked for that many, as van den Brandt and
     others do (Cats, not CAT scans, 2021, section III-7); theirs were drawn at random and are not published."""
-    return _read(path, 100_000, "pcam_middle")
+    return _read(path, MIDDLE, "pcam_middle")
 
 
 def read_pcam_small(path):
     """Reads 10000 images of PatchCamelyon, all of them among those of `read_pcam_middle` (section III-8)."""
-    return _read(path, 10_000, "pcam_small")
+    return _read(path, SMALL, "pcam_small")
 
 
 def _read(path, images, dataset):
