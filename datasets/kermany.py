@@ -1,13 +1,14 @@
 """Chest X-rays of children from Guangzhou, normal or with pneumonia, several images of many.
 
 Kermany and others, Identifying medical diagnoses and treatable diseases by image-based deep learning, Cell 172:1122,
-2018, in the form in which most use it (Kaggle, "Chest X-Ray Images (Pneumonia)"): 5856 JPEG files of children of one to
-five years, 1583 normal and 4273 with pneumonia by bacteria or virus.
+2018: 5856 JPEG files of children of one to five years, 1583 normal and 4273 with pneumonia by bacteria or virus.
 
-File names say whom an image shows: `person17_virus_48.jpeg` person 17, `IM-0115-0001.jpeg` and
-`NORMAL2-IM-0115-0001.jpeg` study 115. Nobody has documented whether a number that occurs both with `bacteria` and with
-`virus`, or with and without `NORMAL2`, stands for one child or two, so the reader takes it for one: taking two for one
-lets nothing leak, taking one for two would.
+File names say whom an image shows. In the third version of the release they hold the number of the patient
+(`BACTERIA-1008087-0001.jpeg`). In the second, which most use (Kaggle, "Chest X-Ray Images (Pneumonia)"),
+`person17_virus_48.jpeg` is of person 17, `IM-0115-0001.jpeg` and `NORMAL2-IM-0115-0001.jpeg` are of study 115. Nobody
+has documented whether a number that occurs both with `bacteria` and with `virus`, or with and without `NORMAL2`, stands
+for one child or two there, so the reader takes it for one: taking two for one lets nothing leak, taking one for two
+would.
 """
 
 import re
@@ -20,8 +21,8 @@ from .table import image_table
 CLASSES = ("NORMAL", "PNEUMONIA")
 PARTS = {"train": "train", "val": "validation", "test": "test"}
 NAMES = {
-    "NORMAL": re.compile(r"(?:NORMAL2-)?(IM-\d+)-.+"),
-    "PNEUMONIA": re.compile(r"(person\d+)_(?:bacteria|virus)_.+"),
+    "NORMAL": re.compile(r"(?:NORMAL2-)?(IM-\d+)-.+|NORMAL-(\d+)-\d+"),
+    "PNEUMONIA": re.compile(r"(person\d+)_(?:bacteria|virus)_.+|(?:BACTERIA|VIRUS)-(\d+)-\d+"),
 }
 
 
@@ -55,7 +56,7 @@ def read_kermany(path):
                 if not match:
                     example = {"NORMAL": "IM-0115-0001", "PNEUMONIA": "person17_virus_48"}[label]
                     raise ValueError(f"{file}: its name does not say whom it shows, expected one such as {example}")
-                row = {"image": file.absolute(), "subject": match[1], "label": label}
+                row = {"image": file.absolute(), "subject": match[1] or match[2], "label": label}
                 rows.append(row if part is None else {**row, "split": part})
     table = image_table(rows, dataset="kermany", root=path, classes=CLASSES, subjects="named")
     if "split" in table:

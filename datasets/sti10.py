@@ -1,6 +1,6 @@
 """STI-10, "subset textures ImageNet": photographs from ImageNet of ten things that look like a texture.
 
-Van den Brandt and others, Cats, not CAT scans, arXiv 2107.05940, 2021, section III-3: brick, stone wall, flower,
+Irma van den Brandt and others, Cats, not CAT scans, arXiv 2107.05940, 2021, section III-3: brick, stone wall, flower,
 honeycomb, egg, rock, fabric, cloud, chain and ocean, 8060 images. The authors publish the synsets and not the images:
 they took what the addresses of 2020 still led to. Only three of the ten synsets (stone wall, honeycomb and chain) are
 among the 1000 classes of ILSVRC on which "ImageNet" weights are trained; the other seven are in the whole of ImageNet

@@ -23,7 +23,7 @@ def test_every_reader_has_its_source(name):
         assert (source.title, source.url) == ("the user's own images", None)
         return
     description = importlib.import_module(f"medzoo.datasets.{READERS[name][0]}").__doc__
-    author, year = re.fullmatch(r".+ \((\S+?)(?: and others)?, .*(\d{4})\)", source.title).groups()
+    author, year = re.fullmatch(r".+ \((.+?)(?: and others)?, .*(\d{4})\)", source.title).groups()
     assert author in description
     assert year in description
     assert re.match(r"https?://", source.url)
