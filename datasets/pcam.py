@@ -107,15 +107,17 @@ def _slides(file, count):
 
 
 def _image_files(path):
-    expected = f"expected the parts {', '.join(PARTS)}, each with the class folders 0 and 1"
     folders = {path / name: part for name, part in PARTS.items() if (path / name).is_dir()}
     if not folders:
-        raise FileNotFoundError(f"{path}: no such parts, {expected}")
+        raise FileNotFoundError(
+            f"{path}: neither camelyonpatch_level_2_split_*_x.h5 (unpacked) nor one of the folders {', '.join(PARTS)}, "
+            "expected the parts of PatchCamelyon"
+        )
     rows = []
     for folder, part in folders.items():
         for code, label in CLASSES.items():
             if not (folder / code).is_dir():
-                raise FileNotFoundError(f"{folder / code}: no such folder, {expected}")
+                raise FileNotFoundError(f"{folder / code}: no such folder, expected the class folders 0 and 1")
             files = image_files(folder / code)
             if not files:
                 raise FileNotFoundError(f"{folder / code}: no images in this class folder, expected {KINDS}")

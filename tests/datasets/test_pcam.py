@@ -128,13 +128,15 @@ def test_the_real_one(shared):
 
 
 def test_missing_files(folder, files):
-    refused(folder / "nowhere", "no such parts, expected the parts train, valid, test", FileNotFoundError)
+    refused(
+        folder / "nowhere", "nowhere: neither .*_x.h5 .* nor one of the folders train, valid, test", FileNotFoundError
+    )
     (folder / f"{PREFIX}_valid_y.h5").unlink()
     refused(folder, "valid_y.h5: no such file", FileNotFoundError)
     (folder / f"{PREFIX}_train_x.h5").unlink()
     refused(folder, "train_x.h5: no such file", FileNotFoundError)
     shutil.rmtree(files / "train" / "1")
-    refused(files, "1: no such folder, expected the parts", FileNotFoundError)
+    refused(files, "1: no such folder, expected the class folders 0 and 1", FileNotFoundError)
     (files / "train" / "1").mkdir()
     refused(files, "1: no images in this class folder", FileNotFoundError)
 
