@@ -32,8 +32,8 @@ class Correlation(NamedTuple):
 def correlation(x, y, method="pearson", level=0.95):
     """Returns a correlation coefficient with its interval and p-value.
 
-    Pearson's coefficient measures how near the pairs lie to a line, Spearman's is Pearson's of the ranks (ties get their
-    mean rank) and measures how near they are to one order. Intervals are those of Fisher's z = artanh r, whose standard
+    Pearson's coefficient measures how near the pairs lie to a line; Spearman's, which is Pearson's of the ranks (ties
+    get their mean rank), how near they are to one order. Intervals are those of Fisher's z = artanh r, whose standard
     error is 1 / √(n - 3), for Spearman's √((1 + r² / 2) / (n - 3)) (Bonett and Wright, Psychometrika 65:23, 2000,
     equation 7); p-values are those of Student's t with n - 2 degrees of freedom. All of them take the pairs as
     independent; **pairs that share a source or a target are not**, and their true interval is wider.

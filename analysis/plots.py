@@ -1,4 +1,5 @@
-"""Figures 4 to 7 of Byra 2021, 3 and 4 of MorphHR, 2 and 3 and table 4 of Shen 2017, 1 of the pretraining-effect study.
+"""Figures 4 to 7 of Byra 2021, 3 and 4 of MorphHR, 2 and 3 and table 4 of Shen 2017, 1 of the pretraining-effect study,
+3 and 4 of cats-scans.
 
 Every function returns a `matplotlib.figure.Figure` of its own and leaves pyplot alone, so that it works without a
 display and beside other plots: `figure.savefig("roc.png", dpi=150)`. Curves differ in colour (Okabe and Ito's, which
@@ -269,10 +270,8 @@ def fine_tuning_figure(table):
     Raises:
         ValueError: a column is missing, or there is no row.
     """
-    missing = [name for name in ("network", "start", "fraction", "auc", "auc_low", "auc_high") if name not in table]
-    if missing or not len(table):
-        received = f"no column {missing[0]!r}" if missing else "no row"
-        raise ValueError(f"table: received {received}, expected a row for each network, start and fraction")
+    columns = ("network", "start", "fraction", "auc", "auc_low", "auc_high")
+    _require_columns(table, columns, "a row for each network, start and fraction")
     networks, starts = (list(dict.fromkeys(table[name])) for name in ("network", "start"))
     fractions = np.sort(table["fraction"].unique())
     gap = np.diff(fractions).min() if len(fractions) > 1 else 1
@@ -353,6 +352,155 @@ def similarity_figure(similarities):
     return figure
 
 
+def auc_bars_figure(table, error):
+    """Draws the AUC of each target from each source, as figure 3 of the cats-scans study.
+
+    Args:
+        table: DataFrame with a row a bar: `target`, `source`, and `auc` with `auc_low` and `auc_high`.
+        error: what the error bars are, such as `"95 % interval"`.
+
+    Returns:
+        matplotlib `Figure`, the axis from just below the lowest error bar to 1: differences are what it is read for.
+
+    Raises:
+        ValueError: a column is missing, or there is no row.
+    """
+    _require_columns(table, ("target", "source", "auc", "auc_low", "auc_high"), "a row for each target and source")
+    targets, sources = (list(dict.fromkeys(table[name])) for name in ("target", "source"))
+    figure = Figure(figsize=(max(6.4, 0.28 * len(targets) * (len(sources) + 2)), 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    width = 0.84 / len(sources)
+    for index, source in enumerate(sources):
+        rows = table[table["source"] == source]
+        places = [targets.index(target) + width * (index - (len(sources) - 1) / 2) for target in rows["target"]]
+        axes.bar(
+            places,
+            rows["auc"],
+            0.94 * width,
+            yerr=[rows["auc"] - rows["auc_low"], rows["auc_high"] - rows["auc"]],
+            color=_cycle(COLOURS, index),
+            hatch=["", "//"][index // len(COLOURS) % 2],  # more sources than colours
+            error_kw={"elinewidth": 1, "capsize": 2},
+            label=source,
+        )
+    axes.set(xticks=range(len(targets)), xticklabels=targets, ylabel=f"AUC ({error})")
+    axes.set_ylim(math.floor(20 * (table["auc_low"].min() - 0.01)) / 20, 1)
+    axes.grid(axis="y", color="0.92")
+    axes.set_axisbelow(True)
+    figure.legend(loc="outside lower center", ncols=min(len(sources), 5), fontsize="small")
+    return figure
+
+
+def distance_figure(pairs, title):
+    """Draws transferability against the distance of source and target, as figure 4 of the cats-scans study.
+
+    Args:
+        pairs: DataFrame with a row a pair: `source`, `target`, `distance`, `transferability` (percent); rows without
+            one of both are left out.
+        title: of the axis of distances.
+
+    Returns:
+        matplotlib `Figure`: a colour for each target, each point named by its source; a target with itself is hollow.
+
+    Raises:
+        ValueError: a column is missing, or no row has both numbers.
+    """
+    columns = ("source", "target", "distance", "transferability")
+    _require_columns(pairs, columns, "a row for each source and target")
+    pairs = pairs.dropna(subset=["distance", "transferability"])
+    _require_columns(pairs, columns, "a row with a distance and a transferability")
+    figure = Figure(figsize=(7.2, 4.8), layout="constrained")
+    axes = figure.add_subplot()
+    axes.axhline(0, color="0.7", linewidth=1, zorder=1)
+    for index, (target, rows) in enumerate(pairs.groupby("target", sort=False)):
+        colour, marker = _cycle(COLOURS, index), _cycle(MARKERS, index)
+        itself = (rows["source"] == rows["target"]).to_numpy()
+        axes.scatter(
+            rows["distance"],
+            rows["transferability"],
+            marker=marker,
+            facecolors=np.where(itself, "white", colour),
+            edgecolors=colour,
+            zorder=3,
+        )
+        axes.scatter([], [], marker=marker, color=colour, label=f"target {target}")
+    # A name that would lie on another's stands on the other side of its point.
+    others = pairs[pairs["source"] != pairs["target"]].sort_values(["distance", "transferability"])
+    near_x, near_y = (0.025 * (np.ptp(pairs[name]) or 1) for name in ("distance", "transferability"))
+    last, colours = None, dict(zip(dict.fromkeys(pairs["target"]), COLOURS * len(pairs), strict=False))
+    for row in others.itertuples():
+        left = last is not None and row.distance - last[0] < near_x and row.transferability - last[1] < near_y
+        axes.annotate(
+            row.source,
+            (row.distance, row.transferability),
+            xytext=(-6 if left else 6, 0),
+            textcoords="offset points",
+            ha="right" if left else "left",
+            va="center",
+            fontsize=7,
+            color=colours[row.target],
+        )
+        last = None if left else (row.distance, row.transferability)
+    axes.set(xlabel=title, ylabel="transferability, % of the AUC without a source")
+    axes.margins(x=0.12)
+    axes.grid(color="0.92")
+    figure.legend(loc="outside lower center", ncols=3, fontsize="small")
+    return figure
+
+
+def recommendation_figure(table):
+    """Draws the linear probe's AUC of each candidate with its interval, and beside it what fine-tuning would cost.
+
+    Args:
+        table: DataFrame with a row for each candidate, the best first: `candidate`, `auc`, `auc_low`, `auc_high`,
+            `seen`, `told_apart` and `epoch_seconds`, as `rank_candidates` gives it.
+
+    Returns:
+        matplotlib `Figure`.
+
+    Raises:
+        ValueError: a column is missing, or there is no row.
+    """
+    columns = ("candidate", "auc", "auc_low", "auc_high", "seen", "told_apart", "epoch_seconds")
+    missing = [name for name in columns if name not in table]
+    if missing or not len(table):
+        received = f"no column {missing[0]!r}" if missing else "no row"
+        raise ValueError(f"table: received {received}, expected a row for each candidate")
+    figure = Figure(figsize=(8.4, 1.5 + 0.42 * len(table)), layout="constrained")
+    areas, costs = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1.4))
+    kinds = np.select([table["seen"], table["told_apart"]], [2, 1], 0)
+    names = ("the first, or not to be told apart from it", "behind the first", "has seen these images")
+    places = np.arange(len(table))
+    for kind, name in enumerate(names):
+        chosen = kinds == kind
+        if not chosen.any():
+            continue
+        rows, colour = table[chosen], ("0.5" if kind == 2 else COLOURS[kind])
+        areas.errorbar(
+            rows["auc"],
+            places[chosen],
+            xerr=[rows["auc"] - rows["auc_low"], rows["auc_high"] - rows["auc"]],
+            color=colour,
+            linestyle="none",
+            marker=MARKERS[kind],
+            markersize=6,
+            markerfacecolor="white" if kind == 2 else colour,
+            elinewidth=1.4,
+            capsize=3,
+            label=name,
+        )
+        costs.barh(places[chosen], rows["epoch_seconds"] / 60, height=0.5, color=colour)
+    areas.axvline(0.5, color="0.7", linewidth=1, zorder=1)
+    areas.set(xlabel="AUC of a linear probe (95 % interval)", yticks=places, yticklabels=table["candidate"])
+    areas.set_ylim(len(table) - 0.5, -0.5)  # the best on top
+    costs.set(xlabel="minutes an epoch (estimate)")
+    for axes in (areas, costs):
+        axes.grid(color="0.92")
+        axes.set_axisbelow(True)
+    figure.legend(loc="outside lower center", ncols=3, fontsize="small")
+    return figure
+
+
 def _rates_over_blocks(tables, column, title):
     _require(tables, f"{column}s")
     figure = Figure(figsize=(7, 4.4), layout="constrained")
@@ -392,6 +540,13 @@ def _intervals(axes, index, label, places, values, low, high):
         capsize=2.5,
         label=label,
     )
+
+
+def _require_columns(table, columns, expected):
+    missing = [name for name in columns if name not in table]
+    if missing or not len(table):
+        received = f"no column {missing[0]!r}" if missing else "no row"
+        raise ValueError(f"table: received {received}, expected {expected}")
 
 
 def _require(mapping, name):

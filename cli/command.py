@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import pathlib
 import sys
 import tempfile
 
@@ -81,15 +82,16 @@ def _parsers():
     predict.add_argument("--heatmap", metavar="DIR", help="write each image with its heatmap into this folder")
 
     run = command("run", _run, "run a paper's recipe: train, measure, report")
-    run.add_argument("recipe", metavar="RECIPE", help="all_conv, drs, morphhr or pretraining_effect")
+    run.add_argument("recipe", metavar="RECIPE", help="all_conv, cats_scans, drs, morphhr or pretraining_effect")
     run.add_argument("--dataset", metavar="D", help="such as rsna; the paper's by default (all_conv, morphhr)")
     run.add_argument(
-        "--data",
-        required=True,
-        metavar="DIR",
-        help="the dataset's folder, or a CSV file: a table of images, or the grid",
+        "--data", metavar="DIR", help="the dataset's folder, or a CSV file: a table of images, or the grid"
     )
-    run.add_argument("--out", required=True, metavar="RUN", help="the run's folder; an interrupted run goes on there")
+    run.add_argument(
+        "--out",
+        metavar="RUN",
+        help="the run's folder, by default named after recipe and data; an interrupted run goes on there",
+    )
     run.add_argument("--profile", default="paper", metavar="P", help="paper (default) or quick")
     run.add_argument("--protocol", default="published", metavar="P", help="published (default) or sound")
     run.add_argument(
@@ -103,6 +105,8 @@ def _parsers():
         run.add_argument(f"--{kind}-dataset", metavar="D", help=f"another dataset, {text} (all_conv)")
         run.add_argument(f"--{kind}-data", metavar="DIR", help="its folder")
     run.add_argument("--processes", type=int, metavar="N", help="how many work at once (pretraining_effect)")
+    run.add_argument("--folds", metavar="CSV", help="AUCs of folds in place of data: source,target,... (cats_scans)")
+    run.add_argument("--distances", metavar="CSV", help="with them: source,target and one of distances (cats_scans)")
 
     publish = command("publish", _publish, "make a checkpoint and a release archive of a run's model")
     publish.add_argument("run", metavar="RUN", help="a run's folder, or that of one method in it")
@@ -118,6 +122,16 @@ def _parsers():
     twins.add_argument("--data", required=True, metavar="DIR", help="folder with images at any depth")
     twins.add_argument("--csv", metavar="F", help="write a table image,group to this file")
     twins.add_argument("--sheet", metavar="PNG", help="draw the groups side by side into this file")
+
+    recommend = command("recommend", _recommend, "rank what a training on your own images may begin with")
+    recommend.add_argument(
+        "--data", required=True, metavar="DATA", help="folder with a subfolder a class, or a CSV file image,label"
+    )
+    recommend.add_argument("--dataset", metavar="D", help="such as busi, where DATA is that dataset as published")
+    recommend.add_argument(
+        "--candidates", nargs="+", metavar="NAME", help="backbones and checkpoints; all at hand by default"
+    )
+    recommend.add_argument("--out", metavar="DIR", help="folder for the report; recommendation-NAME by default")
 
     demo = command("demo", _demo, "load a checkpoint, score images and draw a picture")
     demo.add_argument("--images", metavar="DIR", help="folder with your own images; by default mammograms of CBIS-DDSM")
@@ -276,9 +290,13 @@ def _run(options):
             raise ValueError(
                 f"--{name.replace('_', '-')}: received {value}, expected none: {options.recipe} has no such"
             )
+    if options.data is None and not {"folds", "distances"} & set(special):
+        raise ValueError(f"--data: received none, expected the data of {options.recipe}")
+    data = options.data or options.distances or options.folds
+    out = options.out or f"{options.recipe}-{pathlib.Path(os.path.abspath(data)).stem}"
     module.run(
         options.data,
-        options.out,
+        out,
         **special,
         profile=options.profile,
         protocol=options.protocol,
@@ -286,7 +304,7 @@ def _run(options):
         backbone=options.backbone,
         overrides=tuple(options.set),
     )
-    print(f"report: {os.path.join(options.out, 'report.md')}")
+    print(f"report: {os.path.join(out, 'report.md')}")
 
 
 def _publish(options):
@@ -332,3 +350,12 @@ def _demo(options):
     if made.found > len(made.predictions):
         print(f"{len(made.predictions)} of {made.found} images")
     print(f"picture: {made.picture}\nheatmaps: {made.heatmaps[0].parent}")
+
+
+def _recommend(options):
+    _import_keras()
+    from .. import analysis
+
+    made = analysis.recommend(options.data, options.dataset, options.candidates, options.out)
+    print(made.summary)
+    print(f"report: {made.report}")

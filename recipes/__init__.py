@@ -8,9 +8,25 @@ import importlib
 from .._nearest import require
 
 # Name of a recipe to its module in this folder.
-RECIPES = {"all_conv": "all_conv", "drs": "drs", "morphhr": "morphhr", "pretraining_effect": "pretraining_effect"}
+RECIPES = {
+    "all_conv": "all_conv",
+    "cats_scans": "cats_scans",
+    "drs": "drs",
+    "morphhr": "morphhr",
+    "pretraining_effect": "pretraining_effect",
+}
 # What only some recipes take.
-OPTIONS = ("dataset", "top", "patch_dataset", "patch_data", "transfer_dataset", "transfer_data", "processes")
+OPTIONS = (
+    "dataset",
+    "top",
+    "patch_dataset",
+    "patch_data",
+    "transfer_dataset",
+    "transfer_data",
+    "processes",
+    "folds",
+    "distances",
+)
 
 
 def recipe(name):

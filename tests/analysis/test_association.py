@@ -42,7 +42,8 @@ def test_extremes():
     assert correlation([1, 2, 3, 4], [2, 4, 6, 8])[:3] == pytest.approx((1, 1, 1))
     assert correlation([1, 2, 3], [1, 3, 2])[1:3] == (-1, 1)
     constant = correlation([1, 1, 1, 1], [1, 2, 3, 4])
-    assert math.isnan(constant.value) and constant.n == 4
+    assert math.isnan(constant.value)
+    assert constant.n == 4
 
 
 @pytest.mark.parametrize(

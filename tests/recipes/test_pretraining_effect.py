@@ -5,11 +5,10 @@ import random
 import shutil
 from pathlib import Path
 
-import keras
 import numpy as np
 import pandas as pd
 import pytest
-from medzoo import analysis, datasets, recipes, zoo
+from medzoo import analysis, recipes, zoo
 from medzoo.cli import main
 from medzoo.datasets.table import image_table
 from medzoo.recipes import all_conv
