@@ -420,10 +420,11 @@ def read_table(entry):
 def divide(table, protocol, seed):
     """The table of a source with the column `split`: 80 % train, 10 % validation, 10 % test.
 
-    Official parts, where there are all three, are those of the sound protocol.
+    Official parts, where there are all three and no subject is in two of them, are those of the sound protocol.
     """
     if protocol == "sound" and set(table.get("split", ())) == set(PARTS):
-        return table
+        if (table.groupby("subject")["split"].nunique() == 1).all():
+            return table
     shares = dict(zip(PARTS, (0.8, 0.1, 0.1), strict=True))
     return datasets.split(table.drop(columns="split", errors="ignore"), shares, seed, grouping(protocol))
 
