@@ -33,14 +33,18 @@ __getattr__, __dir__, __all__ = attach(
         "plots": [
             "activation_rate_change_figure",
             "activation_rate_figure",
+            "auc_bars_figure",
+            "distance_figure",
             "growth_figure",
             "history_figure",
+            "recommendation_figure",
             "roc_figure",
             "scaling_deviation_figure",
             "fine_tuning_figure",
             "similarity_figure",
         ],
         "predicting": ["heatmap_overlays", "predict_images", "prepare_image", "write_heatmaps"],
+        "recommendation": ["Recommendation", "rank_candidates", "recommend"],
         "regional": ["regional_features", "two_step_classifier"],
         "representations": ["Moments", "Similarity", "canonical_correlations", "layer_similarity", "similarity"],
         "roc": [
@@ -64,5 +68,13 @@ __getattr__, __dir__, __all__ = attach(
         ],
         "scaling": ["drs_deviations"],
         "shortcuts": ["auc_within", "table_scores"],
+        "task2vec": [
+            "MeanDistance",
+            "TaskEmbedding",
+            "embedding_distance",
+            "mean_distance",
+            "subset_embeddings",
+            "task_embedding",
+        ],
     },
 )
