@@ -200,7 +200,7 @@ def neighbour_scores(features, labels, subjects=None, folds=5, seed=0):
         ValueError: lengths differ, features that are not finite, one class only, a class of fewer subjects than parts.
     """
     features, encoded, classes = _checked(features, labels)
-    parts = _parts(encoded, subjects, folds, seed)
+    parts = subject_folds(encoded, subjects, folds, seed)
     scores = np.zeros((len(features), classes))
     for part in range(folds):
         scored, others = parts == part, parts != part
@@ -246,7 +246,7 @@ def probe_scores(features, labels, subjects=None, folds=5, seed=0):
     features, encoded, classes = _checked(features, labels)
     if isinstance(folds, bool) or not isinstance(folds, int) or folds < 3:
         raise ValueError(f"folds: received {folds!r}, expected a whole number from 3: one scores, two choose")
-    parts = _parts(encoded, subjects, folds, seed)
+    parts = subject_folds(encoded, subjects, folds, seed)
     losses = np.zeros((folds, len(STRENGTHS)))
     # The probe that has seen neither of two parts chooses for the one by its loss on the other.
     for first, second in combinations(range(folds), 2):
@@ -272,7 +272,7 @@ def _fits(features, labels, classes, seen, strengths):
         powers, vectors = np.linalg.eigh(products[seen])
         kept = powers > RANK_CUT_OFF * powers[-1]
         scaled = products @ (vectors[:, kept] / np.sqrt(powers[kept]))
-    probe = LogisticRegression(max_iter=1000, tol=1e-3, warm_start=True)
+    probe = LogisticRegression(max_iter=1000, warm_start=True)
     for strength in strengths:
         probe.set_params(C=strength).fit(scaled[seen], labels[seen])
         scores = np.zeros((len(features), classes))
@@ -313,8 +313,19 @@ def _ledoit_wolf(features, powers):
     return float(np.clip(error / distance, 0, 1)) if distance > 0 else 1.0
 
 
-def _parts(encoded, subjects, folds, seed):
-    """The part of each image, (n,) in [0, folds)."""
+def subject_folds(encoded, subjects, folds, seed):
+    """The part in which the probe and the neighbours score each image, those of `medzoo.datasets.k_folds`.
+
+    Args:
+        encoded: (n,) class numbers from 0, each of which occurs.
+        subjects, folds, seed: as for `probe_scores`.
+
+    Returns:
+        (n,) integers in [0, folds).
+
+    Raises:
+        ValueError: lengths differ, a class of fewer subjects than parts.
+    """
     names = np.arange(len(encoded)) if subjects is None else np.ravel(np.asarray(subjects))
     if len(names) != len(encoded):
         raise ValueError(f"labels and subjects differ in length: received {len(encoded)} labels, {len(names)} subjects")

@@ -37,11 +37,11 @@ def prepare_image(image, card):
     """
     height, width, channels = card.input["shape"]
     frame = size_before_crop((height, width), card.input["crop"])
-    return crop_images(frame_image(image, frame, channels, _fit(card)), (height, width))
+    return crop_images(frame_image(image, frame, channels, resize_policy(card)), (height, width))
 
 
-def _fit(card):
-    """The way of resizing that a card names, perhaps with more said behind it."""
+def resize_policy(card):
+    """The way of resizing that a card names, perhaps with more said behind it: one of `datasets.policies.FITS`."""
     resize = card.input["resize"]
     if resize.startswith(FITS["pad"]):
         return "pad"
@@ -127,7 +127,7 @@ def _place(heatmap, size, card):
     """A map of the model's input where it lies on an image of that size, 0 around it; what lies on padding is cut."""
     shape = card.input["shape"][:2]
     frame = size_before_crop(shape, card.input["crop"])
-    *_, height, width = fit_window(size, frame, _fit(card))
+    *_, height, width = fit_window(size, frame, resize_policy(card))
     part, window = [], []
     for side, before, framed, length in zip(shape, frame, (height, width), size, strict=True):
         start = (before - side) // 2

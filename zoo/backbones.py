@@ -351,8 +351,9 @@ def norm(array):
     return float(np.linalg.norm(np.asarray(array, "float64")))
 
 
-def imagenet_file(name):
-    """Path of a backbone's ImageNet weights: from `MEDZOO_WEIGHTS`, else the cache, else the official address.
+def imagenet_at_hand(name):
+    """Path of a backbone's ImageNet weights where they need no download: in the folder that `MEDZOO_WEIGHTS` names,
+    else in the cache; None where there are none.
 
     Raises:
         ValueError, FileNotFoundError: as `backbone`.
@@ -369,6 +370,22 @@ def imagenet_file(name):
                 if file == official:
                     _check_hash(path, source.hash)
                 return path
+    cached = _cache.root() / "imagenet" / official
+    # A damaged file in the cache is nobody's choice: it is downloaded anew.
+    return cached if cached.is_file() and _hash(cached, source.hash) == source.hash else None
+
+
+def imagenet_file(name):
+    """Path of a backbone's ImageNet weights: from `MEDZOO_WEIGHTS`, else the cache, else the official address.
+
+    Raises:
+        ValueError, FileNotFoundError: as `backbone`.
+    """
+    found = imagenet_at_hand(name)
+    if found is not None:
+        return found
+    source = record(name).imagenet
+    official, folder = source.files[-1], os.environ.get("MEDZOO_WEIGHTS")
     try:
         return Path(pooch.retrieve(source.url, known_hash=source.hash, fname=official, path=_cache.folder("imagenet")))
     except Exception as error:  # pooch passes on whatever requests, urllib3 and the disk raise
@@ -403,11 +420,19 @@ def _first_line(error):
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+def _hash(path, expected):
+    """A file's checksum in the form `algorithm:digits` of the one that is expected."""
+    algorithm, _ = expected.split(":")
+    return f"{algorithm}:{pooch.file_hash(path, alg=algorithm)}"
+
+
 def _check_hash(path, expected):
-    algorithm, digits = expected.split(":")
-    received = pooch.file_hash(path, alg=algorithm)
-    if received != digits:
-        raise ValueError(f"{path}: {algorithm} is {received}, expected {digits}: the file is cut off or altered")
+    received = _hash(path, expected)
+    if received != expected:
+        algorithm, digits = received.split(":")
+        raise ValueError(
+            f"{path}: {algorithm} is {digits}, expected {expected.split(':')[1]}: the file is cut off or altered"
+        )
 
 
 def _load_file(model, path, found):

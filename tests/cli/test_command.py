@@ -158,6 +158,35 @@ def test_list_names_modality_and_summary(checkpoint, capsys):
         assert output(capsys, "list", *arguments) == expected
 
 
+def test_recommend_prints_the_ranking_and_where_the_report_is(checkpoint, tmp_path, capsys):
+    """All of it, on grey levels that tell the classes; the network is untrained but not blind."""
+    random = np.random.default_rng(0)
+    for index in range(30):
+        folder = tmp_path / "scans" / "ab"[index % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = np.clip(random.normal(60 + 120 * (index % 2), 20, (32, 32)), 0, 255).astype("uint8")
+        Image.fromarray(pixels).save(folder / f"{index}.png")
+    out = tmp_path / "out"
+    lines = output(
+        capsys, "recommend", "--data", tmp_path / "scans", "--candidates", checkpoint, "--out", out
+    ).splitlines()
+    assert lines[0].split()[:2] == ["candidate", "input"]
+    assert lines[1].split()[:3] == [checkpoint, "32x32x3", "1.000"]
+    assert lines[3].startswith(f"{checkpoint} reaches AUC 1.000 (")
+    assert lines[4].startswith("Note: No subjects are known")
+    assert lines[-1] == f"report: {out / 'report.md'}"
+    assert (out / "report.md").is_file()
+
+
+def test_recommend_refuses_what_it_does_not_know(failure, checkpoint, tmp_path):
+    folder = tmp_path / "scans"
+    code, line = failure("recommend", "--data", folder)
+    assert (code, line) == (1, f"medzoo: {folder}: no such folder, expected a subfolder of images for each class")
+    code, line = failure("recommend", "--data", folder, "--dataset", "bussi")
+    assert code == 2
+    assert "unknown dataset 'bussi': did you mean 'busi'?" in line
+
+
 def test_list_of_an_empty_zoo_says_so(failure, tmp_path, monkeypatch):
     monkeypatch.setattr(store, "WEIGHTS", tmp_path)
     assert failure("list") == (1, "medzoo: no checkpoint at hand")
