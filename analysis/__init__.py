@@ -25,6 +25,7 @@ __getattr__, __dir__, __all__ = attach(
             "probe_scores",
             "transferability",
         ],
+        "experts": ["hamming_distances", "majority_answers"],
         "heatmaps": ["class_activation_map", "class_overlays", "evidence_map", "occlusion_map", "overlay"],
         "demonstration": ["demonstrate"],
         "movement": ["feature_movement"],

@@ -85,7 +85,7 @@ def task_embedding(probe, images, labels, classes, method="montecarlo", passes=N
     Batch norm and dropout are as in inference.
 
     Args:
-        probe: headless functional Keras model of one image input, such as `zoo.backbone("resnet18")`. It is not changed.
+        probe: headless functional Keras model of one image input, such as `zoo.backbone("resnet18")`; stays as it is.
         images: (n, height, width, channels) of the probe's input shape, values in [0, 255]: an array, or what has
             `read(indices)` and a length as `medzoo.datasets.CachedImages` does.
         labels: (n,) class numbers, of two classes at least.
