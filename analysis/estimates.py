@@ -17,6 +17,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import ThreadpoolController
 
 from ..datasets import image_table, k_folds
 
@@ -272,9 +273,11 @@ def _fits(features, labels, classes, seen, strengths):
         powers, vectors = np.linalg.eigh(products[seen])
         kept = powers > RANK_CUT_OFF * powers[-1]
         scaled = products @ (vectors[:, kept] / np.sqrt(powers[kept]))
-    probe = LogisticRegression(max_iter=1000, warm_start=True)
+    probe, threads = LogisticRegression(max_iter=1000, warm_start=True), ThreadpoolController()
     for strength in strengths:
-        probe.set_params(C=strength).fit(scaled[seen], labels[seen])
+        # Thousands of small products: threads would wait for each other, twice as long and more on a busy machine.
+        with threads.limit(limits=1):
+            probe.set_params(C=strength).fit(scaled[seen], labels[seen])
         scores = np.zeros((len(features), classes))
         scores[:, probe.classes_] = probe.predict_proba(scaled)
         yield scores
