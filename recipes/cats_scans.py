@@ -405,6 +405,7 @@ class Context:
         key = repr(build)
         if key not in self.trainers:
             chosen = self.settings
+            random.seed(chosen.seed)  # of dropout, whatever was built before: a resumed run has the same
             self.trainers = {key: Trainer(build, chosen.precision, augmentation(chosen.seed), chosen.momentum)}
         return self.trainers[key]
 
