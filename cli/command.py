@@ -26,7 +26,7 @@ def main(arguments=None):
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
-        goes_on = options is not None and options.command == "run"
+        goes_on = options is not None and options.command in ("run", "recommend")
         after = "the same command goes on where it was" if goes_on else "no half-written file was left"
         print(f"\nmedzoo: stopped; {after}", file=sys.stderr)
         return 130
