@@ -147,7 +147,7 @@ def rank_candidates(table, candidates=None):
     table, unreadable = _readable(table, chosen)
     if unreadable:
         _check(table)
-        notes.append(f"{unreadable} images cannot be read and were left out.")
+        notes.append(f"Left out, as they cannot be read: {unreadable} of {len(table) + unreadable} images.")
     if table.attrs["subjects"] == "none":
         notes.append(
             "No subjects are known, so that images of one person may be on both sides of a fold, which flatters every "
@@ -229,9 +229,12 @@ def _chosen(names):
     notes = []
     if names is None:
         names, missing = list_candidates()
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in missing.items())
+        alike = {}
+        for name, reason in missing.items():
+            alike.setdefault(reason, []).append(name)
+        reasons = "; ".join(f"{', '.join(group)} ({reason})" for reason, group in alike.items())
         if missing:
-            notes.append(f"Not ranked: {reasons}. A backbone that is named (--candidates) is downloaded.")
+            notes.append(f"Not ranked: {reasons}. The weights of a backbone that --candidates names are downloaded.")
         if not names:
             raise ValueError(f"candidates: found none at hand ({reasons or 'no checkpoint'}), expected one at least")
     chosen = [candidate(name) for name in names]

@@ -45,7 +45,9 @@ def zoo_of_three(monkeypatch, tmp_path):
 
     monkeypatch.setattr(zoo, "load", lambda source: network(weights[source]))
     monkeypatch.setattr(recommendation, "candidate", find)
-    monkeypatch.setattr(recommendation, "list_candidates", lambda: (["blind", "bright"], {"vgg16": "not at hand"}))
+    monkeypatch.setattr(
+        recommendation, "list_candidates", lambda: (["blind", "bright"], dict.fromkeys(("a", "b"), "not here"))
+    )
     monkeypatch.setenv("MEDZOO_CACHE", str(tmp_path / "cache"))
 
 
@@ -135,7 +137,7 @@ def test_several_classes(zoo_of_three, tmp_path):
 def test_all_at_hand_by_default_and_what_is_not(zoo_of_three, table, tmp_path):
     made = recommend(table, out=tmp_path / "out")
     assert sorted(made.table["candidate"]) == ["blind", "bright"]
-    assert any("vgg16: not at hand" in note for note in made.notes)
+    assert any(note.startswith("Not ranked: a, b (not here).") for note in made.notes)
 
 
 def test_a_folder_of_class_folders_named_after_itself(zoo_of_three, tmp_path, monkeypatch):
@@ -176,7 +178,7 @@ def test_images_that_cannot_be_read(zoo_of_three, table, tmp_path, capsys):
     (table.parent / "005.png").write_bytes(b"no image")
     made = recommend(table, candidates=["bright"], out=tmp_path / "out")
     assert made.table["n"][0] == 79
-    assert "1 images cannot be read and were left out." in made.notes
+    assert "Left out, as they cannot be read: 1 of 80 images." in made.notes
     assert "005.png" in capsys.readouterr().err
 
 
