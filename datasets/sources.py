@@ -112,6 +112,8 @@ SOURCES = {
         limitations=(
             "Trained on children of one to five years from one hospital; adults differ.",
             "Patients are known by the file names alone, which nobody has documented.",
+            "Normal images and pneumonia differ at the border of the image and in brightness: part of any AUC needs no "
+            "lung.",
         ),
     ),
     "kimiapath960": Source(
