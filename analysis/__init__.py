@@ -23,6 +23,7 @@ __getattr__, __dir__, __all__ = attach(
             "log_maximum_evidence",
             "neighbour_scores",
             "probe_scores",
+            "subject_folds",
             "transferability",
         ],
         "experts": ["hamming_distances", "majority_answers"],
