@@ -80,7 +80,9 @@ def task_embedding(probe, images, labels, classes, method="montecarlo", passes=N
     - `"variational"`: normal noise is added to the weights, of one variance σ² a filter, which is trained to be as
       large as the loss bears: cross-entropy + 1e-7 · the divergence from a normal prior of the layer's variance λ². At
       the optimum 1e-7 / σ² is the Fisher information + 1e-7 / λ², which is `fisher` here and never negative. The
-      authors' number of steps (10,000 images at 1e-2 a step) does not go all the way from where they begin.
+      authors' number of steps (10,000 images at 1e-2 a step) does not go all the way from where they begin; and as they
+      do, noise is drawn anew at every position of a map, where that of a weight is the same at all: filters whose maps
+      are averaged come out with less.
 
     Batch norm and dropout are as in inference.
 
@@ -111,7 +113,7 @@ def task_embedding(probe, images, labels, classes, method="montecarlo", passes=N
     ```
     """
     labels = _checked(probe, images, labels, classes, passes)
-    return _embedder(probe, classes, method).embed(images, np.arange(len(labels)), labels, passes, seed)
+    return embedder(probe, classes, method).embed(images, np.arange(len(labels)), labels, passes, seed)
 
 
 def subset_embeddings(
@@ -140,7 +142,7 @@ def subset_embeddings(
         raise ValueError(f"subsets: received {subsets!r}, expected a whole number from 1")
     if not 0 < share <= 1:
         raise ValueError(f"share: received {share!r}, expected a share of the images above 0 and up to 1")
-    embedder = _embedder(probe, classes, method)
+    compiled = embedder(probe, classes, method)
     size = max(2, round(share * len(labels)))
     found = []
     for index in range(subsets):
@@ -149,7 +151,7 @@ def subset_embeddings(
             rows = np.sort(random.choice(len(labels), size, replace=False, p=_class_weights(labels)))
             if len(np.unique(labels[rows])) > 1:
                 break
-        found.append(embedder.embed(images, rows, labels[rows], passes, [seed, index]))
+        found.append(compiled.embed(images, rows, labels[rows], passes, [seed, index]))
     return found
 
 
@@ -237,7 +239,15 @@ def _cosine_distance(a, b):
     return float(np.clip(1 - a @ b / norm, 0, 1)) if norm > 0 else 1.0
 
 
-def _embedder(probe, classes, method):
+def embedder(probe, classes, method="montecarlo"):
+    """A probe compiled once, whose `embed` embeds any number of datasets of up to so many classes.
+
+    Args:
+        probe, classes, method: as for `task_embedding`.
+
+    Raises:
+        ValueError: an unknown method, a probe without convolutions or none that is functional.
+    """
     methods = {"montecarlo": _MonteCarlo, "expected": _Expected, "variational": _Variational}
     if method not in methods:
         raise ValueError(f"method: received {method!r}, expected one of {', '.join(methods)}")
@@ -256,12 +266,12 @@ class _Classifier(keras.Model):
 
 
 class _Embedder:
-    """A probe compiled once, of which any number of datasets of one number of classes can be embedded."""
+    """What the methods have in common: the probe, its head, and a model whose steps gather what each is after."""
 
     def __init__(self, probe, classes):
         self.features = keras.Model(probe.inputs[0], _pooled(probe.outputs[0]))
         self.convolutions = []
-        network = rebuild(probe, call_function=self._call)
+        network = rebuild(probe, call_function=self._call, transfer=_copy_weights)
         if not self.convolutions:
             raise ValueError(f"probe {probe.name!r}: has no convolution, expected some")
         trained = self._trained()
@@ -275,8 +285,8 @@ class _Embedder:
         self.model.optimizer.build(self.model.trainable_variables)
         self.fresh = [keras.ops.convert_to_numpy(variable) for variable in self._state()]
 
-    def embed(self, images, rows, labels, passes, seed):
-        """The embedding of some rows of the images, of these labels."""
+    def embed(self, images, rows, labels, passes=None, seed=0):
+        """The `TaskEmbedding` of some rows of the images, with one label a row; see `task_embedding`."""
         # As if it were the first: what was embedded before must not matter.
         for variable, value in zip(self._state(), self.fresh, strict=True):
             variable.assign(value)
@@ -291,10 +301,7 @@ class _Embedder:
         for start in range(0, len(rows), BATCH):
             batch = rows[start : start + BATCH]
             parts.append(self.features.predict_on_batch(_read(images, batch))[: len(batch)])
-        features = np.concatenate(parts)
-        if not np.isfinite(features).all():
-            raise ValueError("images: received pixels whose features are not finite, expected values from 0 to 255")
-        return features
+        return np.concatenate(parts)
 
 
 class _MonteCarlo(_Embedder):
@@ -499,6 +506,12 @@ def _fit_head(features, labels, classes, random):
     return [weights[:-1], weights[-1]]
 
 
+def _copy_weights(new, old):
+    """Weights that share no memory with the old ones: where training reuses its memory, those would be lost with it."""
+    for mine, theirs in zip(new.weights, old.weights, strict=True):
+        mine.assign(keras.ops.copy(theirs))
+
+
 def _class_weights(labels):
     """Weight of each image, of sum 1, such that each class that occurs weighs the same."""
     counts = np.bincount(labels)
@@ -524,7 +537,10 @@ def _filters(layer):
 def _read(images, rows):
     """`BATCH` of the images, float32, the rows repeated where there are fewer."""
     rows = np.resize(rows, BATCH)
-    return np.asarray(images.read(rows) if hasattr(images, "read") else images[rows], "float32")
+    batch = np.asarray(images.read(rows) if hasattr(images, "read") else images[rows], "float32")
+    if not np.isfinite(batch).all():  # an activation may take it for 0
+        raise ValueError("images: received pixels that are not finite, expected values from 0 to 255")
+    return batch
 
 
 def _checked(probe, images, labels, classes, passes):
