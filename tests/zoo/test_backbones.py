@@ -391,6 +391,18 @@ class TestImageNetWeights:
         monkeypatch.setenv("MEDZOO_WEIGHTS", str(small / "small.npz"))
         assert refusal(FileNotFoundError).endswith("small.npz: no such folder")
 
+    def test_at_hand_without_a_download(self, small, monkeypatch, tmp_path):
+        assert backbones.imagenet_at_hand("small") == small / "small.npz"
+        monkeypatch.delenv("MEDZOO_WEIGHTS")
+        monkeypatch.setenv("MEDZOO_CACHE", str(tmp_path / "cache"))
+        assert backbones.imagenet_at_hand("small") is None
+        cached = tmp_path / "cache" / "imagenet" / "official.safetensors"
+        cached.parent.mkdir(parents=True)
+        cached.write_bytes((small / "official.safetensors").read_bytes())
+        assert backbones.imagenet_at_hand("small") == cached
+        cached.write_bytes(cached.read_bytes()[:-1])
+        assert backbones.imagenet_at_hand("small") is None
+
     def test_nowhere_to_be_had(self, small):
         for file in small.iterdir():
             file.unlink()
