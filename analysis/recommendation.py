@@ -404,7 +404,7 @@ def _report(ranked, advice, notes, images):
             "2021), H-score (Bao and others, 2019; covariance shrunk) and LEEP (Nguyen and others, 2020; of networks "
             "with classes of their own) see all labels and are comparable between candidates only; higher is better.",
             f"- images/s: forward passes of {BATCH} images, measured on this machine ({os.cpu_count()} cores) when "
-            "the features were computed.",
+            "the features were computed, the fastest tenth: busy, it takes longer.",
             f"- epoch: of fine-tuning all layers on these images, estimated as {STEP} forward passes an image (the way "
             "back is twice the work of the way there), without reading and validating.",
             f"- memory: of fine-tuning in batches of {BATCH}, estimated as {BYTES_PER_PARAMETER} bytes a parameter "

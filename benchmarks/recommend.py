@@ -9,8 +9,8 @@
 `speed`: 600 images and four candidates, with an empty cache. `costs`: a step of fine-tuning against a forward pass and
 the memory that it takes, beside the estimates. `validate`: 600 images of each dataset are ranked, and every candidate
 is fine-tuned on one half of their subjects and tested on the other: all layers, 50 steps of 16 images, Adam at 1e-4,
-classes weighted, in bfloat16; a file each in OUT, so that it can be stopped and started again. Everything is done at 96
-pixels where the network can (DRS is bound to 224, a morphed stem takes 192). `report`: what there is by now.
+classes weighted, in bfloat16; a file each in OUT, so that it can be stopped and started again. Everything is done at
+128 pixels where the network can (DRS is bound to 224, a morphed stem takes 256). `report`: what there is by now.
 
 Candidates that were trained on the dataset are tuned last and listed apart.
 """
@@ -35,7 +35,7 @@ from medzoo.training.run import machine
 from medzoo.zoo import builders
 
 IMAGES, STEPS, BATCH, RATE, REPEATS = 600, 50, 16, 1e-4, 2
-SIZE = (96, 96)
+SIZE = (128, 128)
 FOUR = ("resnet18", "resnet50", "vgg16", "resnet18-rsna")
 # The cheap ones first.
 EIGHT = (
