@@ -25,6 +25,7 @@ HEAD_EPOCHS, DRAWS, HEAD_BATCH, HEAD_RATE, HEAD_DECAY = 10, 10_000, 64, 4e-4, 1e
 DIVERGENCE, NOISE_RATE, NOISE_START = 1e-7, 1e-2, 0.05
 BATCH = 8  # images whose gradients are summed before they are squared: fewer give less noise, more are faster
 KINDS = ("symmetric", "normalised", "asymmetric")
+METHODS = ("montecarlo", "expected", "variational")
 
 
 class TaskEmbedding(NamedTuple):
@@ -248,10 +249,10 @@ def embedder(probe, classes, method="montecarlo"):
     Raises:
         ValueError: an unknown method, a probe without convolutions or none that is functional.
     """
-    methods = {"montecarlo": _MonteCarlo, "expected": _Expected, "variational": _Variational}
-    if method not in methods:
-        raise ValueError(f"method: received {method!r}, expected one of {', '.join(methods)}")
-    return methods[method](probe, classes)
+    if method not in METHODS:
+        raise ValueError(f"method: received {method!r}, expected one of {', '.join(METHODS)}")
+    kinds = _MonteCarlo, _Expected, _Variational
+    return dict(zip(METHODS, kinds, strict=True))[method](probe, classes)
 
 
 class _Classifier(keras.Model):
@@ -271,7 +272,7 @@ class _Embedder:
     def __init__(self, probe, classes):
         self.features = keras.Model(probe.inputs[0], _pooled(probe.outputs[0]))
         self.convolutions = []
-        network = rebuild(probe, call_function=self._call, transfer=_copy_weights)
+        network = rebuild(probe, call_function=self._call)
         if not self.convolutions:
             raise ValueError(f"probe {probe.name!r}: has no convolution, expected some")
         trained = self._trained()
@@ -504,12 +505,6 @@ def _fit_head(features, labels, classes, random):
         scale = np.sqrt(power / (1 - 0.999**step)) + 1e-8
         weights -= HEAD_RATE / (1 - 0.9**step) * mean / scale
     return [weights[:-1], weights[-1]]
-
-
-def _copy_weights(new, old):
-    """Weights that share no memory with the old ones: where training reuses its memory, those would be lost with it."""
-    for mine, theirs in zip(new.weights, old.weights, strict=True):
-        mine.assign(keras.ops.copy(theirs))
 
 
 def _class_weights(labels):

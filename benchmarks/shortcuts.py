@@ -2,8 +2,8 @@
 
     python benchmarks/shortcuts.py kermany CHEST
 
-A linear probe (`analysis.probe_scores`: five folds by subject) on mean, deviation and ten quantiles of each image's grey
-levels, and on the outermost tenth of the image, averaged to 64 numbers. AUC, weighted one-against-rest for several
+A linear probe (`analysis.probe_scores`: five folds by subject) on mean, deviation and ten quantiles of each image's
+grey levels, and on the outermost tenth of the image, averaged to 64 numbers. AUC, weighted one-against-rest for several
 classes, with a 95 % interval from a bootstrap by subject.
 """
 

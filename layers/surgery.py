@@ -6,14 +6,17 @@ from .._nearest import unknown
 
 
 def copy_weights(new, old):
-    """Gives a new layer the weights of an old one. Raises ValueError when their shapes differ."""
+    """Gives a new layer the weights of an old one. Raises ValueError when their shapes differ.
+
+    The two share no memory: where training reuses its memory (JAX), the old weights would be lost with it.
+    """
     if [w.shape for w in old.weights] != [w.shape for w in new.weights]:
         raise ValueError(
             f"layer {old.name!r}: its weights {[tuple(w.shape) for w in old.weights]} do not fit the new network, "
             f"which needs {[tuple(w.shape) for w in new.weights]}"
         )
     for mine, theirs in zip(new.weights, old.weights, strict=True):
-        mine.assign(theirs)
+        mine.assign(keras.ops.copy(theirs))
 
 
 def clone_layer(layer):

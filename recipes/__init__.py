@@ -1,4 +1,4 @@
-"""Papers as recipes: one file each, with `run`, `PROFILES`, `METHODS`, `PROTOCOLS` and `OPTIONS`.
+"""Papers as recipes: one file each, with `run`, `PROFILES`, `PROTOCOLS` and `OPTIONS`.
 
 `OPTIONS` are the arguments of `run` that not every recipe has.
 """
