@@ -7,6 +7,9 @@ from pathlib import Path
 from .images import KINDS, image_files
 from .table import class_order, image_table
 
+# What the folders of a split are called.
+PARTS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
+
 
 def read_folder(path, twins=False, classes=None):
     """Reads a folder that holds one subfolder of images for each class.
@@ -25,7 +28,7 @@ def read_folder(path, twins=False, classes=None):
 
     Raises:
         FileNotFoundError: if the folder is missing or empty, or a class folder holds no images.
-        ValueError: if `classes` names a folder that is not there.
+        ValueError: if `classes` names a folder that is not there, or all subfolders are called like parts of a split.
     """
     path = Path(path).expanduser()
     expected = "expected a subfolder of images for each class"
@@ -35,6 +38,11 @@ def read_folder(path, twins=False, classes=None):
     if not found:
         held = "it holds files but no subfolders" if any(path.iterdir()) else "the folder is empty"
         raise FileNotFoundError(f"{path}: {held}, {expected}")
+    if classes is None and PARTS.issuperset(name.lower() for name in found):
+        raise ValueError(
+            f"{path}: received the parts of a split, {', '.join(sorted(found))}, {expected}: take the dataset's own "
+            "reader (such as --dataset kermany), or a CSV file with the columns image,label,split"
+        )
     if classes is None and len(found) == 1:
         raise ValueError(f"{path}: only one subfolder, {found[0]!r}, expected one for each of two or more classes")
     classes = class_order(classes, found, path)

@@ -79,6 +79,19 @@ def test_folders_that_do_not_fit(folder, tmp_path_factory):
     refused(read_folder, folder, match="none: no images in this class folder, expected PNG", kind=FileNotFoundError)
 
 
+@pytest.mark.parametrize("parts", [("train", "val", "test"), ("Train", "Valid"), ("train",)])
+def test_parts_of_a_split_are_no_classes(folder, parts):
+    for part in parts:
+        shutil.copytree(folder / "yes", folder / "parts" / part)
+    refused(
+        read_folder,
+        folder / "parts",
+        match=f"parts: received the parts of a split, {', '.join(sorted(parts))}, expected a subfolder .*--dataset",
+    )
+    shutil.copytree(folder / "yes", folder / "parts" / "no")
+    assert read_folder(folder / "parts").attrs["classes"] == sorted([*parts, "no"])
+
+
 # CSV -------------------------------------------------------------------------------------------------------------
 
 
