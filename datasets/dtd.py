@@ -69,7 +69,10 @@ def _add_split(rows, folder, fold, classes):
     for part, file in lists.items():
         if not file.is_file():
             raise FileNotFoundError(f"{file}: no such file, expected the official list of images, one a line")
-        held[part] = file.read_text(encoding="utf-8-sig").split()
+        try:
+            held[part] = file.read_text(encoding="utf-8-sig").split()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{file}: not readable as UTF-8 ({error}), expected the names of images") from error
         for name in held[part]:
             if name in where:
                 raise ValueError(f"{file}: image {name!r} is in {lists[where[name]].name} too, expected it once")

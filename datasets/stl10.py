@@ -36,7 +36,10 @@ def read_stl10(path):
     names = path / NAMES
     if not names.is_file():
         raise FileNotFoundError(f"{names}: no such file, expected the names of the {CLASSES} classes, one a line")
-    classes = names.read_text(encoding="utf-8-sig").split()
+    try:
+        classes = names.read_text(encoding="utf-8-sig").split()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{names}: not readable as UTF-8 ({error}), expected {CLASSES} names, one a line") from error
     if len(set(classes)) != CLASSES or len(classes) != CLASSES:
         raise ValueError(f"{names}: {len(set(classes))} different names, expected those of the {CLASSES} classes")
     rows = []

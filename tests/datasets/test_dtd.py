@@ -123,3 +123,8 @@ def test_an_image_in_two_lists(folder):
 @pytest.mark.parametrize("fold", [0, 11, 1.5, "1", True])
 def test_divisions_that_there_are_not(folder, fold):
     refused(folder, "fold is .*, expected a whole number from 1 to 10", fold=fold)
+
+
+def test_a_list_in_another_encoding(folder):
+    (folder / "labels" / "val1.txt").write_bytes("gestreift/gebändert.jpg".encode("latin-1"))
+    refused(folder, "val1.txt: not readable as UTF-8 .*, expected the names of images")

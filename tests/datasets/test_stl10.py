@@ -61,6 +61,11 @@ def test_damaged_files(folder):
         refused(folder, f"test_y.bin: label 2 is {wrong}, expected 1 to 10")
 
 
+def test_class_names_in_another_encoding(folder):
+    (folder / "class_names.txt").write_bytes("Käfer".encode("latin-1"))
+    refused(folder, "class_names.txt: not readable as UTF-8 .*, expected 10 names, one a line")
+
+
 @pytest.mark.parametrize("names", [NAMES[:9], (*NAMES[:9], "airplane")])
 def test_other_class_names(folder, names):
     (folder / "class_names.txt").write_text("\n".join(names))
