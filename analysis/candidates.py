@@ -4,9 +4,11 @@ import contextlib
 import hashlib
 import json
 import math
+import os
 import re
 import time
 import zipfile
+from pathlib import Path
 from typing import NamedTuple
 
 import keras
@@ -16,6 +18,7 @@ from .. import _cache, _progress, zoo
 from .._files import atomic, read_json, write_json
 from .._nearest import unknown
 from ..datasets import cached_images
+from ..datasets.folder import PARTS
 from ..datasets.images import DECODER_VERSION, DICOM_VERSION
 from ..datasets.sources import OWN, SOURCES
 from ..zoo import backbones, store
@@ -136,20 +139,30 @@ def candidate(name):
 
     Raises:
         ValueError: for an unknown name, or a checkpoint whose images come to size in an unknown way.
-        FileNotFoundError: as `zoo.backbone` and `zoo.load`.
+        FileNotFoundError: for a folder that is not there, and as `zoo.backbone` and `zoo.load`.
     """
     name = str(name)
     if name in zoo.list_backbones():
         form = Form(SIZE)
         return Candidate(name, name, None, form, _key(form, name, _imagenet_sha256(name)))
-    if re.fullmatch("[a-z0-9-]+", name) and name not in (known := zoo.list_models()):
-        raise ValueError(unknown("candidate", name, [*zoo.list_backbones(), *known]))
+    _require_checkpoint(name)
     card = zoo.card(name)
     height, width, channels = card.input["shape"]
     form = Form((height, width), channels, resize_policy(card), card.input["dicom"], card.input["crop"])
     below = card.weights["backbone"]
     weights = [card.weights["sha256"], *([_imagenet_sha256(below["name"])] if below else [])]
     return Candidate(card.name, name, card, form, _key(form, card.build, *weights))
+
+
+def _require_checkpoint(name):
+    """Refuses what is neither an archive nor a folder nor a checkpoint's name, in words that name the backbones too."""
+    if re.match("https?://", name) or name.endswith(".zip") or Path(name).is_dir():
+        return
+    if "/" in name or os.sep in name:
+        raise FileNotFoundError(f"{name}: no such folder, expected that of a checkpoint")
+    known = zoo.list_models()
+    if name not in known:
+        raise ValueError(unknown("candidate", name, [*zoo.list_backbones(), *known]))
 
 
 def datasets_seen(card):
@@ -160,6 +173,54 @@ def datasets_seen(card):
     """
     said = " ".join([card.data["dataset"], card.licence, *card.limitations])
     return [name for name, source in SOURCES.items() if source is not OWN and source.title in said]
+
+
+def has_seen(card, table):
+    """Whether a checkpoint was trained on a table's dataset, on a part of it, or on one of which this is a part.
+
+    Args:
+        card: `medzoo.zoo.Card`.
+        table: an image table.
+    """
+    known = known_as(table)
+    return known is not None and _whole(known) in map(_whole, datasets_seen(card))
+
+
+def known_as(table):
+    """Which dataset a table is of, as far as names tell: that of its reader, or that of the user's folder or CSV file.
+
+    The whole name, without regard to case, blanks and signs, must be a dataset's or one of its aliases, or begin with
+    it; the longest counts. Of a folder `train` or the like the name of the one above it is asked.
+
+    Args:
+        table: an image table.
+
+    Returns:
+        One of `datasets.list_datasets()`, or None.
+
+    Example:
+
+    ```python
+    >>> known_as(datasets.read_folder("~/data/Dataset_BUSI_with_GT"))
+    'busi'
+    ```
+    """
+    name, root = table.attrs["dataset"], Path(table.attrs["root"]).absolute()
+    if SOURCES.get(name, OWN) is not OWN:
+        return name
+    folder = root.parent if root.name.lower() in PARTS else root
+    found = {}
+    for text in (name, folder.name):
+        plain = re.sub("[^a-z0-9]", "", text.lower())
+        for dataset, source in SOURCES.items():
+            aliases = () if source is OWN else (dataset.replace("_", ""), *source.aliases)
+            found |= {alias: dataset for alias in aliases if plain.startswith(alias)}
+    return found[max(found, key=len)] if found else None
+
+
+def _whole(name):
+    """Name of the dataset of which another is a part; its own where it is none."""
+    return SOURCES[name].whole or name
 
 
 def candidate_features(candidate, table):

@@ -462,10 +462,7 @@ def recommendation_figure(table):
         ValueError: a column is missing, or there is no row.
     """
     columns = ("candidate", "auc", "auc_low", "auc_high", "seen", "told_apart", "epoch_seconds")
-    missing = [name for name in columns if name not in table]
-    if missing or not len(table):
-        received = f"no column {missing[0]!r}" if missing else "no row"
-        raise ValueError(f"table: received {received}, expected a row for each candidate")
+    _require_columns(table, columns, "a row for each candidate")
     figure = Figure(figsize=(8.4, 1.5 + 0.42 * len(table)), layout="constrained")
     areas, costs = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1.4))
     kinds = np.select([table["seen"], table["told_apart"]], [2, 1], 0)

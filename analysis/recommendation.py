@@ -5,6 +5,8 @@ AUC, each image scored by a probe that has seen other subjects. It is an estimat
 of the AUCs after fine-tuning is measured by `benchmarks/recommend.py`.
 """
 
+import hashlib
+import math
 import os
 import re
 import sys
@@ -18,8 +20,7 @@ import pandas as pd
 from .. import _progress
 from .._files import atomic
 from ..datasets import encode_labels, fraction, is_multi_label, read, readable
-from ..datasets.sources import SOURCES
-from .candidates import BATCH, candidate, candidate_features, datasets_seen, list_candidates
+from .candidates import BATCH, candidate, candidate_features, has_seen, list_candidates
 from .estimates import h_score, leep, log_maximum_evidence, neighbour_scores, probe_scores, subject_folds
 from .plots import recommendation_figure
 from .roc import compare_weighted, weighted_auc
@@ -28,6 +29,8 @@ FOLDS = 5
 SEED = 0
 LARGEST = 2000  # images; of a larger table a part of so many is taken
 LEVEL = 0.95
+# Of the comparisons: their levels are high, and what lies outside must be more than a handful of resamples.
+RESAMPLES = 5000
 # A training step is a forward pass and a backward pass of twice the work, see `multiply_accumulates`.
 STEP = 3
 # In float32: a weight, its gradient and Adam's two moments; a number that a layer gives, kept for the way back.
@@ -79,6 +82,7 @@ def recommend(data, dataset=None, candidates=None, out=None):
 
     Raises:
         FileNotFoundError, ValueError: as the readers of datasets and as `rank_candidates`.
+        NotADirectoryError: `out` is a file.
         OSError: a file cannot be written.
 
     Example:
@@ -91,8 +95,13 @@ def recommend(data, dataset=None, candidates=None, out=None):
     table = read(dataset or ("csv" if path.is_file() else "folder"), path)
     name = re.sub(r"[^\w.-]+", "-", table.attrs["dataset"])
     out = Path(out) if out is not None else Path(f"recommendation-{name}")
-    out.mkdir(parents=True, exist_ok=True)  # before minutes of work, not after
-    ranked, predictions, notes, images = rank_candidates(table, candidates)
+    _check(table)
+    chosen, notes = _chosen(candidates)
+    try:
+        out.mkdir(parents=True, exist_ok=True)  # before minutes of work, not after
+    except (FileExistsError, NotADirectoryError):
+        raise NotADirectoryError(f"{out}: received a file's path, expected that of a folder, new or not") from None
+    ranked, predictions, notes, images = _rank(table, chosen, notes)
     advice = give_advice(ranked)
     notes = [*notes, *_seen_notes(ranked)]
     _write_csv(out / "recommendation.csv", ranked)
@@ -107,8 +116,9 @@ def recommend(data, dataset=None, candidates=None, out=None):
 def rank_candidates(table, candidates=None):
     """Ranks what a training may begin with by a linear probe on its features of a table's images.
 
-    Of a table of more than 2000 images a part of so many is taken, by subject and stratified by class. Images that
-    cannot be read are left out.
+    Of a table of more than 2000 images a part of about so many is taken, by subject and stratified by class; of a
+    class of few subjects some images of as many of them as there are folds at least. Images that cannot be read are
+    left out.
 
     Args:
         table: an image table, one class an image, each class of five subjects or more.
@@ -120,16 +130,19 @@ def rank_candidates(table, candidates=None):
         highest AUC first:
 
         - `candidate`, `kind` (imagenet, checkpoint), `seen` (whether its card says that it was trained on this
-          dataset), `height`, `width`, `channels` (of its input), `features` (their number);
+          dataset, on a part of it, or on one of which this is a part; see `candidates.has_seen`), `height`, `width`,
+          `channels` (of its input), `features` (their number);
         - `auc`, `auc_low`, `auc_high`, `n`: of a linear probe, see `probe_scores`; the mean over the folds, weighted
           one-against-rest for several classes, see `weighted_auc`;
         - `behind`, `behind_low`, `behind_high`: how far it is behind the first that has not seen the data, paired by
-          subject, at a level that holds for all these intervals together (Bonferroni); NaN for the first and for
-          those that have seen the data; `told_apart`: whether that interval excludes 0;
+          subject, at a level that holds for all pairs of candidates together (Bonferroni), as which of them comes
+          first is known from the same images; NaN for the first and for those that have seen the data; `told_apart`:
+          whether that interval excludes 0;
         - `neighbours`, `neighbours_low`, `neighbours_high`: AUC of the nearest neighbours; `log_maximum_evidence`,
           `h_score` (with shrinkage), `leep` (NaN without a head of exclusive classes);
-        - `images_per_second` measured, `multiply_accumulates` and `parameters` counted, `epoch_seconds` and
-          `memory_bytes` of fine-tuning estimated, see `recommend`'s report.
+        - `images_per_second` measured, `multiply_accumulates` and `parameters` counted, `epoch_seconds` (of
+          `epoch_images`, all that the table has) and `memory_bytes` of fine-tuning estimated, see `recommend`'s
+          report.
 
         `predictions` has a row for each candidate and image: `candidate`, `image`, `subject`, `label`, `fold` and the
         probability of each class. `notes` are sentences, `images` says in words what was ranked on.
@@ -139,11 +152,19 @@ def rank_candidates(table, candidates=None):
         FileNotFoundError: no image can be read, or weights are missing.
     """
     _check(table)
-    chosen, notes = _chosen(candidates)
+    return _rank(table, *_chosen(candidates))
+
+
+def _rank(table, chosen, notes):
+    """What `rank_candidates` returns; `notes` are those of the candidates."""
     found = len(table)
-    if len(table) > LARGEST:
-        table = fraction(table, LARGEST / len(table), SEED)
-        notes.append(f"Ranked on {len(table)} of {found} images, drawn by subject and stratified by class.")
+    if found > LARGEST:
+        table, rare = _part(table)
+        by_image = f", of {', '.join(rare)} (few subjects) by image" if rare else ""
+        notes = [
+            *notes,
+            f"Ranked on {len(table)} of {found} images, drawn by subject and stratified by class{by_image}.",
+        ]
     table, unreadable = _readable(table, chosen)
     if unreadable:
         _check(table)
@@ -161,7 +182,8 @@ def rank_candidates(table, candidates=None):
     for number, each in enumerate(chosen, start=1):
         made, costs = candidate_features(each, table)
         scores[each.name] = probe_scores(made.features, labels, subjects, FOLDS, SEED)
-        rows.append(_row(each, table, made, costs, labels, subjects, folds, scores[each.name]))
+        row = _row(each, table, made, costs, labels, subjects, folds, scores[each.name])
+        rows.append(row | {"epoch_images": found, "epoch_seconds": STEP * found / made.images_per_second})
         _progress.show("candidates ranked", number, len(chosen))
     ranked = pd.DataFrame(rows).sort_values("auc", ascending=False, kind="stable", ignore_index=True)
     _compare(ranked, scores, labels, subjects, folds)
@@ -225,6 +247,28 @@ def _check(table):
         )
 
 
+def _part(table):
+    """About `LARGEST` of a table's images by subject, and the classes that are drawn by image.
+
+    Of a class that would be left with few subjects the images are taken one of each subject, then a second, so that
+    there is one for each fold.
+    """
+    share = LARGEST / len(table)
+    subjects = table.groupby("label")["subject"].nunique()
+    rare = [name for name in table.attrs["classes"] if subjects.get(name, np.inf) * share < 2 * FOLDS]
+    drawn = []
+    for name in rare:
+        rows = table[table["label"] == name]
+        digests = [hashlib.sha256(f"{SEED}:{image}".encode()).hexdigest() for image in rows["image"]]
+        rows = rows.assign(digest=digests).sort_values("digest")
+        turns = rows.groupby("subject").cumcount().sort_values(kind="stable")
+        drawn += list(rows.loc[turns.index[: max(FOLDS, round(share * len(rows)))], "image"])
+    others = table[~table["label"].isin(rare)]
+    if len(others):
+        drawn += list(fraction(others, share, SEED)["image"])
+    return table[table["image"].isin(set(drawn))].reset_index(drop=True), rare
+
+
 def _chosen(names):
     notes = []
     if names is None:
@@ -264,7 +308,7 @@ def _row(candidate, table, made, costs, labels, subjects, folds, scores):
     return {
         "candidate": candidate.name,
         "kind": "imagenet" if card is None else "checkpoint",
-        "seen": card is not None and bool(set(datasets_seen(card)) & set(_known_as(table))),
+        "seen": card is not None and has_seen(card, table),
         "height": height,
         "width": width,
         "channels": candidate.form.channels,
@@ -282,23 +326,20 @@ def _row(candidate, table, made, costs, labels, subjects, folds, scores):
         "images_per_second": made.images_per_second,
         "multiply_accumulates": costs.multiply_accumulates,
         "parameters": costs.parameters,
-        "epoch_seconds": STEP * len(labels) / made.images_per_second,
         "memory_bytes": BYTES_PER_PARAMETER * costs.parameters + BYTES_PER_ACTIVATION * BATCH * costs.activations,
     }
 
 
-def _known_as(table):
-    """Names of datasets that a table may be of: by its reader, or by the words in its folder's name."""
-    words = set(re.findall("[a-z0-9]+", f"{table.attrs['dataset']} {Path(table.attrs['root']).name}".lower()))
-    return [name for name in SOURCES if set(name.split("_")) <= words]
-
-
 def _compare(ranked, scores, labels, subjects, folds):
-    """Adds how far each candidate is behind the first of those that have not seen the data."""
+    """Adds how far each candidate is behind the first of those that have not seen the data.
+
+    The first is chosen on the same images, so that the intervals hold together where those of all pairs would.
+    """
     for name in ("behind", "behind_low", "behind_high"):
         ranked[name] = np.nan
     ranked["told_apart"] = False
     first, *others = ranked.index[~ranked["seen"]] if not ranked["seen"].all() else [None]
+    level = _pair_level(len(others) + 1)
     for other in others:
         found = compare_weighted(
             labels,
@@ -306,11 +347,17 @@ def _compare(ranked, scores, labels, subjects, folds):
             scores[ranked.loc[other, "candidate"]],
             subjects,
             folds,
-            level=1 - (1 - LEVEL) / len(others),
+            level=level,
+            resamples=RESAMPLES,
             seed=SEED,
         )
         ranked.loc[other, ["behind", "behind_low", "behind_high"]] = found.difference, found.low, found.high
         ranked.loc[other, "told_apart"] = found.low > 0
+
+
+def _pair_level(candidates):
+    """Level of an interval such that those of all pairs of so many candidates hold together (Bonferroni)."""
+    return 1 - (1 - LEVEL) / max(1, math.comb(candidates, 2))
 
 
 def _predictions(table, scores, folds):
@@ -329,8 +376,9 @@ def _seen_notes(ranked):
     seen = list(ranked["candidate"][ranked["seen"]])
     return (
         [
-            f"{', '.join(seen)} (marked *): trained on images of this dataset, says the card; the features have seen "
-            "labels that they are asked for here, so that the AUC flatters, and nothing is compared or recommended."
+            f"{', '.join(seen)} (marked *): trained on images of this dataset, as card and name of the data say; the "
+            "features have seen labels that they are asked for here, so that the AUC flatters, and nothing is "
+            "compared or recommended."
         ]
         if seen
         else []
@@ -374,7 +422,7 @@ def _duration(seconds):
 
 def _report(ranked, advice, notes, images):
     shown = _shown(ranked)
-    comparisons = max(1, int((~ranked["seen"]).sum()) - 1)
+    compared = int((~ranked["seen"]).sum())
     return "\n".join(
         [
             "# Which start for these images",
@@ -398,15 +446,17 @@ def _report(ranked, advice, notes, images):
             "folds, of several classes each against the rest weighted by its share; 95 % interval of a bootstrap by "
             "subject. `predictions.csv` holds the probabilities.",
             f"- behind the first: difference of AUCs on the same images, with the interval of a paired bootstrap by "
-            f"subject at {1 - (1 - LEVEL) / comparisons:.2%}, so that all {comparisons} hold together with 95 % "
-            "(Bonferroni). Where it includes 0 these images do not tell the two apart.",
+            f"subject at {_pair_level(compared):.2%}, so that all {math.comb(compared, 2)} pairs of candidates hold "
+            "together with 95 % (Bonferroni): which comes first is known from the same images. Where it includes 0 "
+            "these images do not tell the two apart.",
             "- neighbours' AUC: the same of the 20 nearest neighbours (Wu and others, 2018). LogME (You and others, "
             "2021), H-score (Bao and others, 2019; covariance shrunk) and LEEP (Nguyen and others, 2020; of networks "
             "with classes of their own) see all labels and are comparable between candidates only; higher is better.",
             f"- images/s: forward passes of {BATCH} images, measured on this machine ({os.cpu_count()} cores) when "
             "the features were computed, the fastest tenth: busy, it takes longer.",
-            f"- epoch: of fine-tuning all layers on these images, estimated as {STEP} forward passes an image (the way "
-            "back is twice the work of the way there), without reading and validating.",
+            f"- epoch: of fine-tuning all layers on all {ranked['epoch_images'].iloc[0]} images found, estimated as "
+            f"{STEP} forward passes an image (the way back is twice the work of the way there), without reading and "
+            "validating.",
             f"- memory: of fine-tuning in batches of {BATCH}, estimated as {BYTES_PER_PARAMETER} bytes a parameter "
             f"(weight, gradient, Adam's moments) and {BYTES_PER_ACTIVATION} for each number that a layer gives, "
             "without the program's own.",

@@ -16,6 +16,8 @@ class Source:
         modality: how the images were taken.
         folder: what stands for its folder in a command that is shown.
         limitations: sentences on what a model trained on it may not be asked.
+        aliases: how folders that hold it begin besides with its own name, lower case, letters and digits only.
+        whole: name of the dataset whose images these are, of a subset.
     """
 
     title: str
@@ -24,6 +26,8 @@ class Source:
     modality: str
     folder: str
     limitations: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    whole: str | None = None
 
 
 # Whoever brings a folder or a table of images says himself where they come from.
@@ -48,6 +52,7 @@ SOURCES = {
         url="https://doi.org/10.1016/j.dib.2019.104863",
         modality="ultrasound",
         folder="BUSI",
+        aliases=("datasetbusi", "breastultrasoundimagesdataset"),
         limitations=(
             "Trained on images of one hospital and two scanners of one maker; not tested on others.",
             "BUSI has no patient identifiers: images of one woman that show different lesions may be on both sides of "
@@ -68,6 +73,7 @@ SOURCES = {
         url="https://nihcc.app.box.com/v/ChestXray-NIHCC",
         modality="chest radiography",
         folder="CHESTXRAY14",
+        aliases=("chestxray8", "chestxraynih", "nihchestxray", "cxr8"),
         limitations=("Labels were mined from reports by a program; many are wrong.",),
     ),
     "csv": OWN,
@@ -77,6 +83,7 @@ SOURCES = {
         url="https://www.robots.ox.ac.uk/~vgg/data/dtd/",
         modality="photography",
         folder="DTD",
+        aliases=("describabletextures",),
         limitations=("Trained on photographs of textures from the web; it has seen no medical image.",),
     ),
     "folder": OWN,
@@ -97,6 +104,7 @@ SOURCES = {
         url="https://doi.org/10.7910/DVN/DBW86T",
         modality="dermoscopy",
         folder="ISIC2018",
+        aliases=("ham10000", "isic18"),
         limitations=(
             "Trained on dermoscopic images of pigmented lesions from two sites, most of them of fair skin; other skin "
             "and other cameras differ.",
@@ -109,6 +117,7 @@ SOURCES = {
         url="https://doi.org/10.17632/rscbjbr9sj",
         modality="chest radiography",
         folder="CHEST-XRAY",
+        aliases=("chestxray",),  # "chest_xray" in the second version of the release, "ChestXRay2017" in the third
         limitations=(
             "Trained on children of one to five years from one hospital; adults differ.",
             "Patients are known by the file names alone, which nobody has documented.",
@@ -122,6 +131,7 @@ SOURCES = {
         url="https://www.kaggle.com/datasets/ambarish/kimia-path-960",
         modality="histopathology",
         folder="KIMIAPATH960",
+        aliases=("kimiapath",),
         limitations=(
             "Each class is one whole-slide image: a model trained on it tells slides apart, and no split can keep a "
             "slide on one side.",
@@ -133,14 +143,21 @@ SOURCES = {
         url="http://peipa.essex.ac.uk/info/mias.html",
         modality="mammography",
         folder="MINI-MIAS",
+        aliases=("mias", "allmias"),
         limitations=(
             "Trained on scanned film of the early 1990s, at a fifth of a millimetre a pixel: microcalcifications are "
             "hardly to be seen.",
         ),
     ),
-    "pcam": Source(title="PatchCamelyon (Veeling and others, MICCAI 2018)", **PCAM),
-    "pcam_middle": Source(title="PatchCamelyon, 100000 of its images (Veeling and others, MICCAI 2018)", **PCAM),
-    "pcam_small": Source(title="PatchCamelyon, 10000 of its images (Veeling and others, MICCAI 2018)", **PCAM),
+    "pcam": Source(
+        title="PatchCamelyon (Veeling and others, MICCAI 2018)", aliases=("patchcamelyon", "camelyonpatch"), **PCAM
+    ),
+    "pcam_middle": Source(
+        title="PatchCamelyon, 100000 of its images (Veeling and others, MICCAI 2018)", whole="pcam", **PCAM
+    ),
+    "pcam_small": Source(
+        title="PatchCamelyon, 10000 of its images (Veeling and others, MICCAI 2018)", whole="pcam", **PCAM
+    ),
     "rodrigues": Source(
         title="Breast Ultrasound Image (Rodrigues, Mendeley Data, 2017)",
         licence="CC BY 4.0",

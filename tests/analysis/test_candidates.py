@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 from medzoo import datasets, zoo
 from medzoo.analysis import candidates
-from medzoo.analysis.candidates import Candidate, Form, candidate, candidate_features, datasets_seen, list_candidates
+from medzoo.analysis.candidates import (
+    Candidate,
+    Form,
+    candidate,
+    candidate_features,
+    datasets_seen,
+    has_seen,
+    known_as,
+    list_candidates,
+)
 from medzoo.zoo import store
 from PIL import Image
 
@@ -185,6 +194,16 @@ class TestNames:
         with pytest.raises(ValueError, match="unknown candidate 'resnet19': did you mean 'resnet18'"):
             candidate("resnet19")
 
+    @pytest.mark.parametrize("name", ["ResNet18", "resnet18,resnet50", "no checkpoint"])
+    def test_an_unknown_name_of_any_form(self, name):
+        with pytest.raises(ValueError, match=f"unknown candidate '{name}'.*drs-resnet18-busi.*vgg16"):
+            candidate(name)
+
+    @pytest.mark.parametrize("name", ["./nofolder", "below/nofolder"])
+    def test_a_folder_that_is_not_there(self, name):
+        with pytest.raises(FileNotFoundError, match=f"{name}: no such folder, expected that of a checkpoint"):
+            candidate(name)
+
     def test_a_checkpoint_is_asked_at_its_own_size(self):
         assert candidate("morphhr-resnet18-rsna").form == Form((448, 448), 1, crop=0.875)
 
@@ -209,3 +228,49 @@ class TestNames:
     )
     def test_what_the_packaged_checkpoints_have_seen(self, name, seen):
         assert datasets_seen(zoo.card(name)) == seen
+
+
+def table_of(dataset, root):
+    return datasets.image_table([{"image": "a.png", "label": "a"}], dataset, root, ["a"], "none")
+
+
+class TestSeen:
+    @pytest.mark.parametrize(
+        ("root", "known"),
+        [
+            ("chest_xray", "kermany"),
+            ("ChestXRay2017", "kermany"),
+            ("chest_xray/train", "kermany"),
+            ("ChestX-ray14", "chestxray14"),
+            ("Dataset_BUSI_with_GT", "busi"),
+            ("BUSI", "busi"),
+            ("HAM10000", "isic2018"),
+            ("ISIC2018_Task3_Training_Input", "isic2018"),
+            ("CBIS-DDSM", "cbis_ddsm"),
+            ("PatchCamelyon", "pcam"),
+            ("pcam small", "pcam_small"),
+            ("all-mias", "mini_mias"),
+            ("dtd_busi_isic2018", "dtd"),
+            ("without busi", None),
+            ("folder", None),
+            ("train", None),
+        ],
+    )
+    def test_a_folder_by_its_name(self, tmp_path, root, known):
+        name = root.split("/")[-1]
+        assert known_as(table_of(name, tmp_path / root)) == known
+        assert known_as(table_of("labels", tmp_path / root)) == known  # of a CSV file in it
+
+    def test_the_reader_knows_better_than_the_folder(self, tmp_path):
+        assert known_as(table_of("rsna", tmp_path / "chest_xray")) == "rsna"
+
+    @pytest.mark.parametrize("table", ["pcam", "pcam_middle", "pcam_small"])
+    @pytest.mark.parametrize("trained", ["pcam", "pcam_middle", "pcam_small"])
+    def test_parts_of_one_dataset(self, trained, table, tmp_path):
+        card = SimpleNamespace(data={"dataset": datasets.source(trained).title}, licence="", limitations=())
+        assert has_seen(card, table_of(table, tmp_path))
+        assert not has_seen(card, table_of("dtd", tmp_path))
+        assert not has_seen(card, table_of("scans", tmp_path / "scans"))
+
+    def test_the_packaged_one_of_chest_x_rays(self, tmp_path):
+        assert has_seen(zoo.card("resnet18-kermany"), table_of("chest_xray", tmp_path / "chest_xray"))

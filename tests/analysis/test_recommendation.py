@@ -1,5 +1,8 @@
 """The ranking of candidates, the advice and the report, with networks that take no time."""
 
+from statistics import NormalDist
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pandas as pd
@@ -110,6 +113,23 @@ def test_comparisons_hold_together(zoo_of_three, table):
     assert among["behind_high"] - among["behind_low"] > alone["behind_high"] - alone["behind_low"]
 
 
+def test_of_equal_candidates_few_are_told_apart(monkeypatch):
+    """Eight of the same true AUC, the differences normal: in at most 5 % of the repetitions any is told apart."""
+
+    def compare(labels, a, b, subjects, folds, level, **options):
+        reach = NormalDist().inv_cdf((1 + level) / 2) * 2**0.5
+        return SimpleNamespace(difference=a - b, low=a - b - reach, high=a - b + reach)
+
+    monkeypatch.setattr(recommendation, "compare_weighted", compare)
+    random, told = np.random.default_rng(0), 0
+    for _ in range(400):
+        drawn = np.sort(random.normal(size=8))[::-1]
+        ranked = pd.DataFrame({"candidate": list("abcdefgh"), "seen": False})
+        recommendation._compare(ranked, dict(zip(ranked["candidate"], drawn, strict=True)), None, None, None)
+        told += ranked["told_apart"].any()
+    assert 1 <= told <= 20
+
+
 def test_a_checkpoint_that_has_seen_the_data_is_marked_and_not_recommended(zoo_of_three, table, tmp_path):
     busi = tmp_path / "Dataset_BUSI_with_GT"
     table.parent.rename(busi)
@@ -169,7 +189,8 @@ def test_the_report_says_what_was_ranked(zoo_of_three, table, tmp_path):
     text = made.report.read_text()
     assert "80 images of images (40 a, 40 b), 40 subjects (named by the data)." in text
     assert f"**{made.advice}**" in text
-    assert "at 97.50%, so that all 2 hold together" in text
+    assert "at 98.33%, so that all 3 pairs of candidates hold together" in text
+    assert "on all 80 images found" in text
     first = made.table.iloc[0]
     assert f"| {first['candidate']} | 4x4x1 | {first['auc']:.3f} ({first['auc_low']:.3f} to " in text
 
@@ -188,6 +209,21 @@ def test_of_a_large_table_a_part_by_subject(zoo_of_three, table, monkeypatch):
     assert ranked["n"][0] == 40
     assert (predictions["subject"].value_counts() == 2).all()
     assert "Ranked on 40 of 80 images, drawn by subject and stratified by class." in notes
+    # An epoch is of all images, at three forward passes each.
+    assert ranked["epoch_images"][0] == 80
+    assert ranked["epoch_seconds"][0] * ranked["images_per_second"][0] == pytest.approx(3 * 80)
+
+
+def test_of_a_rare_class_enough_stays(zoo_of_three, tmp_path, monkeypatch):
+    """By share a single image of eight would stay, one of five subjects that a fold each needs."""
+    monkeypatch.setattr(recommendation, "LARGEST", 30)
+    subjects = [f"s{index // 2}" for index in range(240)] + [f"r{index % 6}" for index in range(8)]
+    table = datasets.read_csv(draw(tmp_path / "images", [0] * 240 + [1] * 8, subjects))
+    ranked, predictions, notes, _ = rank_candidates(table, ["bright"])
+    rare = predictions[predictions["label"] == "b"]
+    assert rare["subject"].nunique() == len(rare) == 5
+    assert 33 <= ranked["n"][0] <= 35
+    assert sum(", of b (few subjects) by image." in note for note in notes) == 1
 
 
 @pytest.mark.parametrize(
@@ -200,7 +236,17 @@ def test_of_a_large_table_a_part_by_subject(zoo_of_three, table, monkeypatch):
 def test_too_little_to_rank_on(zoo_of_three, tmp_path, labels, message):
     with pytest.raises(ValueError, match=message):
         recommend(draw(tmp_path / "images", labels), candidates=["bright"], out=tmp_path / "out")
-    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_refused_leaves_no_folder(zoo_of_three, table, tmp_path):
+    with pytest.raises(ValueError, match="received none, expected distinct names"):
+        recommend(table, candidates=[], out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(NotADirectoryError, match=f"{out.name}: received a file's path, expected that of a folder"):
+            recommend(table, candidates=["bright"], out=out)
 
 
 def test_several_findings_an_image(zoo_of_three):

@@ -30,6 +30,17 @@ def test_every_reader_has_its_source(name):
     assert all(sentence.endswith(".") for sentence in source.limitations)
 
 
+def test_aliases_are_plain_and_of_one_dataset():
+    aliases = [alias for name, each in datasets.SOURCES.items() for alias in (name.replace("_", ""), *each.aliases)]
+    assert len(set(aliases)) == len(aliases)
+    assert all(re.fullmatch("[a-z0-9]+", alias) for alias in aliases)
+
+
+def test_parts_are_of_a_whole_that_is_none():
+    wholes = {name: each.whole for name, each in datasets.SOURCES.items() if each.whole}
+    assert wholes == {"pcam_middle": "pcam", "pcam_small": "pcam"}
+
+
 @pytest.mark.parametrize("path", CARDS, ids=lambda path: path.parent.name)
 def test_published_cards_say_the_same(path):
     card = json.loads(path.read_text())
