@@ -31,8 +31,9 @@ LARGEST = 2000  # images; of a larger table a part of so many is taken
 LEVEL = 0.95
 # Of the comparisons: their levels are high, and what lies outside must be more than a handful of resamples.
 RESAMPLES = 5000
-# A training step is a forward pass and a backward pass of twice the work, see `multiply_accumulates`.
-STEP = 3
+# Forward passes that a training step takes: three by count, see `multiply_accumulates`, and what batch norm,
+# activations and optimiser add (`benchmarks/recommend.py costs`).
+STEP = 4
 # In float32: a weight, its gradient and Adam's two moments; a number that a layer gives, kept for the way back.
 BYTES_PER_PARAMETER, BYTES_PER_ACTIVATION = 16, 4
 SUBJECTS = {
@@ -455,8 +456,8 @@ def _report(ranked, advice, notes, images):
             f"- images/s: forward passes of {BATCH} images, measured on this machine ({os.cpu_count()} cores) when "
             "the features were computed, the fastest tenth: busy, it takes longer.",
             f"- epoch: of fine-tuning all layers on all {ranked['epoch_images'].iloc[0]} images found, estimated as "
-            f"{STEP} forward passes an image (the way back is twice the work of the way there), without reading and "
-            "validating.",
+            f"{STEP} forward passes an image (the way back is twice the work of the way there, and the optimiser has "
+            "its share), without reading and validating.",
             f"- memory: of fine-tuning in batches of {BATCH}, estimated as {BYTES_PER_PARAMETER} bytes a parameter "
             f"(weight, gradient, Adam's moments) and {BYTES_PER_ACTIVATION} for each number that a layer gives, "
             "without the program's own.",

@@ -30,7 +30,7 @@ import pandas as pd
 from medzoo import analysis, datasets, training, zoo
 from medzoo._files import read_json, write_json
 from medzoo.analysis import candidates
-from medzoo.analysis.recommendation import rank_candidates
+from medzoo.analysis.recommendation import STEP, rank_candidates
 from medzoo.training.run import machine
 from medzoo.zoo import builders
 
@@ -97,7 +97,7 @@ def cost(name):
     counted = network.costs
     estimate = 16 * counted.parameters + 4 * BATCH * counted.activations
     print(
-        f"  {name:10} a step is {step / forward:.2f} forward passes of processor time (estimate 3); "
+        f"  {name:10} a step is {step / forward:.2f} forward passes of processor time (estimate {STEP}); "
         f"memory {taken / 1e9:.2f} GB (estimate {estimate / 1e9:.2f})"
     )
 

@@ -209,9 +209,9 @@ def test_of_a_large_table_a_part_by_subject(zoo_of_three, table, monkeypatch):
     assert ranked["n"][0] == 40
     assert (predictions["subject"].value_counts() == 2).all()
     assert "Ranked on 40 of 80 images, drawn by subject and stratified by class." in notes
-    # An epoch is of all images, at three forward passes each.
+    # An epoch is of all images, at four forward passes each: a training step was measured to take 3.8 and 3.9.
     assert ranked["epoch_images"][0] == 80
-    assert ranked["epoch_seconds"][0] * ranked["images_per_second"][0] == pytest.approx(3 * 80)
+    assert ranked["epoch_seconds"][0] * ranked["images_per_second"][0] == pytest.approx(4 * 80)
 
 
 def test_of_a_rare_class_enough_stays(zoo_of_three, tmp_path, monkeypatch):
