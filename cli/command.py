@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import pathlib
 import sys
 import tempfile
 
@@ -292,8 +291,7 @@ def _run(options):
             )
     if options.data is None and not {"folds", "distances"} & set(special):
         raise ValueError(f"--data: received none, expected the data of {options.recipe}")
-    data = options.data or options.distances or options.folds
-    out = options.out or f"{options.recipe}-{pathlib.Path(os.path.abspath(data)).stem}"
+    out = options.out or recipes.run_folder(options.recipe, options.data or options.distances or options.folds)
     module.run(
         options.data,
         out,

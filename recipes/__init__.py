@@ -4,6 +4,7 @@
 """
 
 import importlib
+from pathlib import Path
 
 from .._nearest import require
 
@@ -27,6 +28,11 @@ OPTIONS = (
     "folds",
     "distances",
 )
+
+
+def run_folder(name, data):
+    """Where a run is written when nobody says: in the current folder, named after recipe and data."""
+    return f"{name}-{Path(data).expanduser().resolve().stem}"
 
 
 def recipe(name):

@@ -36,11 +36,12 @@ Where the paper is silent, or not right:
 - Folds: "5-fold cross-validation with 80%-10%-10% splits". The images are divided into tenths; fold k is tested on
   tenth 2k, its validation part is tenth 2k + 1. The five tests share no image and cover half of all.
 - The validation part chose the settings; no epoch is chosen on it when fine-tuning, the last weights count. On a source
-  the best epoch by validation AUC counts.
+  the best epoch by validation AUC counts (of several classes their unweighted mean).
 - AUC(D_T) of equation (1), "only using the target data": the network that begins at random, with the settings of
   fine-tuning. It stands in the paper's figures as the target itself.
 - Learning rates "between 1.0e-4 and 1.0e-6 for different target datasets": 1e-5 for all.
-- The scheduler "multiplies the learning rate by 0.5 after x amount of epochs": once.
+- The scheduler "multiplies the learning rate by 0.5 after x amount of epochs": once, and from the best epoch so far;
+  the best of the later epochs counts.
 - Dropout: 0.5. What comes in from outside an image that is turned or shifted is black.
 - Each network begins with pixels normalised as ImageNet's were, whatever the dataset.
 - KimiaPath960 "is used as source dataset for PCam-middle only", and PCam-small, which is a part of PCam-middle, is not
@@ -104,7 +105,7 @@ IMAGENET, RANDOM = "imagenet", "random"
 
 
 @dataclass(frozen=True)
-class Dataset:
+class Described:
     """A row of table I: what the paper says of a dataset, by the name of its reader."""
 
     name: str
@@ -116,15 +117,15 @@ class Dataset:
 
 
 TABLE_1 = {
-    IMAGENET: Dataset("ImageNet", "non-medical", 1_431_167, 1000, "256 x 256", 3),
-    "stl10": Dataset("STL-10", "non-medical", 13_000, 10, "96 x 96", 3),
-    "sti10": Dataset("Subset Textures ImageNet (STI-10)", "non-medical", 8_060, 10, "112 x 112", 3),
-    "dtd": Dataset("Describable Textures Dataset (DTD)", "non-medical", 5_640, 47, "300 x 300 to 640 x 640", 3),
-    "isic2018": Dataset("ISIC 2018 - Task 3 (training set)", "medical", 10_015, 7, "600 x 450", 3),
-    "kermany": Dataset("Chest X-rays", "medical", 5_863, 2, "72 x 72 to 2916 x 2583", 1),
-    "pcam_middle": Dataset("PatchCamelyon-100,000 (PCam-middle)", "medical", 100_000, 2, "96 x 96", 3),
-    "pcam_small": Dataset("PatchCamelyon-10,000 (PCam-small)", "medical", 10_000, 2, "96 x 96", 3),
-    "kimiapath960": Dataset("KimiaPath960", "medical", 960, 20, "308 x 168", 3),
+    IMAGENET: Described("ImageNet", "non-medical", 1_431_167, 1000, "256 x 256", 3),
+    "stl10": Described("STL-10", "non-medical", 13_000, 10, "96 x 96", 3),
+    "sti10": Described("Subset Textures ImageNet (STI-10)", "non-medical", 8_060, 10, "112 x 112", 3),
+    "dtd": Described("Describable Textures Dataset (DTD)", "non-medical", 5_640, 47, "300 x 300 to 640 x 640", 3),
+    "isic2018": Described("ISIC 2018 - Task 3 (training set)", "medical", 10_015, 7, "600 x 450", 3),
+    "kermany": Described("Chest X-rays", "medical", 5_863, 2, "72 x 72 to 2916 x 2583", 1),
+    "pcam_middle": Described("PatchCamelyon-100,000 (PCam-middle)", "medical", 100_000, 2, "96 x 96", 3),
+    "pcam_small": Described("PatchCamelyon-10,000 (PCam-small)", "medical", 10_000, 2, "96 x 96", 3),
+    "kimiapath960": Described("KimiaPath960", "medical", 960, 20, "308 x 168", 3),
 }
 # The whole of PatchCamelyon stands beside the paper's 100,000.
 ALIKE = {"pcam": "pcam_middle"}
@@ -346,8 +347,10 @@ class Context:
     Attributes:
         entries: lines of the grid by name.
         sources, targets: their names; ImageNet is the first source.
-        tables: image table of each dataset by name, without the files that cannot be decoded.
-        parts: of each source of the grid the table with the column `split`.
+        chosen: the sources that are asked for. The report is of all that there are cells of.
+        tables: image table of each dataset by name; of targets and chosen sources without the files that cannot be
+            decoded.
+        parts: of each chosen source of the grid the table with the column `split`.
         tenths: of each target the tenth (of two a fold) that each image belongs to.
     """
 
@@ -355,17 +358,19 @@ class Context:
         self.out, self.profile, self.protocol, self.settings = Path(out), profile, protocol, settings
         grid = read_grid(data, ROLES)
         self.entries = {each.name: each for each in grid}
-        known = [IMAGENET, *[each.name for each in grid if each.role == "source"]]
+        self.sources = [IMAGENET, *[each.name for each in grid if each.role == "source"]]
         for name in methods:
-            require("source", name, known)
-        self.sources = [name for name in known if name in (methods or known)]
+            require("source", name, self.sources)
+        self.chosen = [name for name in self.sources if name in (methods or self.sources)]
         self.targets = [each.name for each in grid if each.role == "target"]
         self.command = command_text("cats_scans", profile, protocol, "GRID.csv", backbone, overrides)
+        self.command += "".join(f" --method {name}" for name in methods)
         # All lists are read before any image is decoded, so that a wrong name is told at once.
-        tables = {name: read_table(entry) for name, entry in self.entries.items()}
-        self.tables = {name: datasets.readable(table, self.size(name)) for name, table in tables.items()}
+        self.tables = {name: read_table(entry) for name, entry in self.entries.items()}
+        for name in {*self.targets, *self.chosen} - {IMAGENET}:
+            self.tables[name] = datasets.readable(self.tables[name], self.size(name))
         self.parts = {
-            name: divide(self.tables[name], protocol, settings.seed) for name in self.sources if name != IMAGENET
+            name: divide(self.tables[name], protocol, settings.seed) for name in self.chosen if name != IMAGENET
         }
         self.tenths = {name: draw_tenths(self.tables[name], settings, protocol) for name in self.targets}
         self.cells = [
@@ -428,22 +433,28 @@ def read_table(entry):
 def divide(table, protocol, seed):
     """The table of a source with the column `split`: 80 % train, 10 % validation, 10 % test.
 
-    Official parts, where there are all three and no subject is in two of them, are those of the sound protocol.
+    The sound protocol takes the official parts of PatchCamelyon, which keep slides apart also where no file names them.
     """
-    official = set(table.get("split", ())) == set(PARTS) and (table.groupby("subject")["split"].nunique() == 1).all()
-    if protocol == "sound" and official:
+    if protocol == "sound" and table.attrs["dataset"] in OFFICIAL and set(table["split"]) == set(PARTS):
         return table
     shares = dict(zip(PARTS, (0.8, 0.1, 0.1), strict=True))
-    return datasets.split(table.drop(columns="split", errors="ignore"), shares, seed, grouping(protocol))
+    try:
+        return datasets.split(table.drop(columns="split", errors="ignore"), shares, seed, grouping(protocol))
+    except ValueError as error:
+        raise ValueError(f"source {table.attrs['dataset']}: {error}") from error
 
 
 PARTS = ("train", "validation", "test")
+OFFICIAL = ("pcam", "pcam_middle", "pcam_small")
 
 
 def draw_tenths(table, settings, protocol):
     """Which of twice as many equal parts as there are folds each image is in, int (n,)."""
     drawn = table.drop(columns="split", errors="ignore")
-    return datasets.k_folds(drawn, 2 * settings.folds, settings.seed, grouping(protocol))["fold"].to_numpy()
+    try:
+        return datasets.k_folds(drawn, 2 * settings.folds, settings.seed, grouping(protocol))["fold"].to_numpy()
+    except ValueError as error:
+        raise ValueError(f"target {table.attrs['dataset']}, {settings.folds} folds: {error}") from error
 
 
 def grouping(protocol):
@@ -604,8 +615,8 @@ def fold_auc(rows, classes):
 
 def embeddings(context, name, role):
     """Task2Vec embeddings of a dataset's subsets, by the backbone with ImageNet's weights; kept in a file."""
-    chosen, file = context.settings, context.out / "task2vec" / f"{name}.npz"
-    size = context.size(name, role)
+    chosen, size = context.settings, context.size(name, role)
+    file = context.out / "task2vec" / f"{name}-{size[0]}x{size[1]}.npz"
     facts = {"subsets": chosen.subsets, "share": chosen.subset_share, "seed": chosen.seed, "size": list(size)}
     facts |= {"fisher": chosen.fisher, "classes": context.classes(name), "images": len(context.tables[name])}
     if file.is_file():
@@ -640,14 +651,15 @@ def task_distances(context):
     rows = []
     for target in context.targets:
         known = {target: embeddings(context, target, "target")}
-        for source in [name for name in context.sources if name != IMAGENET]:
-            itself = context.entries[source].holds(context.entries[target])
-            known[source] = known[target] if itself else embeddings(context, source, "source")
+        for source in [cell.source for cell in reported(context) if cell.target == target]:
+            if source in (RANDOM, IMAGENET):
+                continue
+            known[source] = embeddings(context, source, "source")
         for source, found in known.items():
             distance = analysis.mean_distance(found, known[target], context.settings.pairs, context.settings.seed)
             row = {"source": source, "target": target, "distance": distance.value, "mean": distance.mean}
             rows.append(row | {"deviation": distance.deviation, "low": distance.low, "high": distance.high})
-    return pd.DataFrame(rows).drop_duplicates(["source", "target"], ignore_index=True)
+    return pd.DataFrame(rows)
 
 
 def read_columns(file, what):
@@ -661,21 +673,22 @@ def read_columns(file, what):
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such file, {expected}")
     try:
-        table = pd.read_csv(file, dtype=str, keep_default_na=False, skipinitialspace=True)
+        table = pd.read_csv(file, dtype=str, keep_default_na=False, index_col=False, skip_blank_lines=False)
     except (ValueError, pd.errors.ParserError) as error:
         raise ValueError(f"{file}: not a CSV file ({error}), {expected}") from error
+    table = table.apply(lambda column: column.fillna("").str.strip()).rename(columns=str.strip)
+    table = table[(table != "").any(axis=1)]
     numbers = [name for name in table if name not in ("source", "target")]
     if len(table.columns) - len(numbers) < 2 or not numbers or table.empty:
         received = f"the columns {', '.join(table.columns)}" if len(table) else "no line"
-        raise ValueError(f"{file}: received {received}, {expected}")
-    table = table.apply(lambda column: column.str.strip())
+        raise ValueError(f"{file}: received {received}, {expected}, separated by commas")
     pairs = table[["source", "target"]]
     if len(twice := pairs[pairs.duplicated()]):
         raise ValueError(f"{file}: received {twice.iloc[0, 0]} to {twice.iloc[0, 1]} twice, expected each pair once")
     for name in numbers:
         values = pd.to_numeric(table[name], errors="coerce")
         if not np.isfinite(values).all():
-            row = int(np.flatnonzero(~np.isfinite(values))[0])
+            row = values.index[~np.isfinite(values)][0]  # the number of its line, but for the head
             raise ValueError(f"{file}: line {row + 2}: received {name} {table[name][row]!r}, expected a number")
         table[name] = values
     return table.set_index(["source", "target"])
@@ -707,11 +720,33 @@ def correlations(pairs):
 
 
 ALL, OTHERS = "all pairs", "without self-pairs"
+# The names that the authors' files have.
+AUTHORS = {
+    "imagenet": IMAGENET,
+    "stl10": "stl10",
+    "sti10": "sti10",
+    "textures": "dtd",
+    "isic": "isic2018",
+    "chest": "kermany",
+    "pcam-middle": "pcam_middle",
+    "pcam-small": "pcam_small",
+    "kimia": "kimiapath960",
+}
 # Section V-B: "a weak correlation (ρ = 0.24)" with the experts' distances, "ρ = - 0.11" with those of Task2Vec.
 PRINTED = (0.24, -0.11)
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Tables I to III, figures 3 and 4
+
+
+def reported(context):
+    """The cells that a report is of: those asked for, and those that were run before."""
+    return [
+        cell
+        for cell in context.cells
+        if cell.source in (RANDOM, *context.chosen)
+        or any((context.out / protocol / "cells" / cell.target / cell.source).is_dir() for protocol in PROTOCOLS)
+    ]
 
 
 def report(context):
@@ -759,7 +794,7 @@ def table_of_cells(context):
     """`results.csv`: a row for each cell of the protocols that have been run."""
     rows = []
     for protocol in protocols_of(context):
-        for cell in context.cells:
+        for cell in reported(context):
             target, classes = context.entries[cell.target].dataset, context.tables[cell.target].attrs["classes"]
             source = cell.source if cell.source in (RANDOM, IMAGENET) else context.entries[cell.source].dataset
             row = {"protocol": protocol, **asdict(cell), "reason": context.reason(cell)}
@@ -809,7 +844,7 @@ def table_of_differences(context):
             classes = context.tables[target].attrs["classes"]
             found = {
                 cell.source: predictions
-                for cell in context.cells
+                for cell in reported(context)
                 if cell.target == target and (predictions := finished_folds(context, protocol, cell)) is not None
             }
             pairs = [(IMAGENET, name) for name in found if name != IMAGENET and IMAGENET in found]
@@ -843,10 +878,11 @@ def verdict(row):
 def heading(context):
     """What the report is of."""
     chosen = context.settings
+    sources = dict.fromkeys(cell.source for cell in reported(context) if cell.source != RANDOM)
     lines = [
-        f"# Cats, not CAT scans: {', '.join(context.sources)} to {', '.join(context.targets)}",
+        f"# Cats, not CAT scans: {', '.join(sources)} to {', '.join(context.targets)}",
         "",
-        f"    {context.command}{''.join(f' --method {name}' for name in context.sources)}",
+        f"    {context.command}",
         "",
         f"{machine()}. {chosen.backbone}"
         + (f", {chosen.steps} steps of each fine-tuning" if chosen.steps else "")
@@ -855,20 +891,29 @@ def heading(context):
         "",
     ]
     for name in context.targets:
-        table, tenths = context.tables[name], context.tenths[name]
-        leaks = []
-        for fold in range(chosen.folds):
-            parts = np.full(len(table), "none", dtype=object)
-            for part, rows in rows_of(tenths, fold).items():
-                parts[rows] = part
-            leaks.append(leaked(table.assign(split=parts)))
-        inside, tested = (sum(each) for each in zip(*leaks, strict=True))
+        table = context.tables[name]
         lines.append(
             f"- Target {name}: {len(table)} images, {table['subject'].nunique()} subjects. Subjects: "
-            f"{SUBJECT_SOURCES[table.attrs['subjects']]} Folds drawn by {grouping(context.protocol)}: {inside} of the "
-            f"{tested} images tested are of subjects in the training or validation part of their fold."
+            f"{SUBJECT_SOURCES[table.attrs['subjects']]}"
         )
+        for protocol in protocols_of(context):
+            inside, tested = leaks(table, draw_tenths(table, chosen, protocol), chosen.folds)
+            lines.append(
+                f"  Folds by {grouping(protocol)} ({protocol}): {inside} of the {tested} images tested are of subjects "
+                "in the training or validation part of their fold."
+            )
     return lines
+
+
+def leaks(table, tenths, folds):
+    """How many images of the tests have a subject elsewhere in their fold, and how many are tested."""
+    counts = []
+    for fold in range(folds):
+        parts = np.full(len(table), "none", dtype=object)
+        for part, rows in rows_of(tenths, fold).items():
+            parts[rows] = part
+        counts.append(leaked(table.assign(split=parts)))
+    return tuple(map(sum, zip(*counts, strict=True)))
 
 
 def lines_of_table_1(context):
@@ -911,26 +956,36 @@ def lines_of_table_2(context):
 
 
 def lines_of_table_3(context):
-    """Table III: the settings of pretraining, and those of section B."""
-    lines = ["", "## Table III: settings", ""]
-    lines += [
-        "| dataset | as | size | batch | learning rate | halved after | epochs |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    """Table III, the settings of pretraining, and those of section B, beside the paper's."""
+    lines = ["", "## Table III: settings", "", "| dataset | as | here | paper |", "|---|---|---|---|"]
     chosen = context.settings
     for name in [name for name in context.sources if name != IMAGENET]:
-        row = pretraining_of(context.entries[name].dataset, chosen)
-        size, halved = " x ".join(map(str, row.size)), "never" if row.halved_after is None else row.halved_after
-        epochs, halved = (
-            (f"{chosen.pretraining_steps} steps", "never") if chosen.pretraining_steps else (row.epochs, halved)
-        )
-        lines.append(table_row(name, "source", size, row.batch_size, f"{row.learning_rate:g}", halved, epochs))
+        reader = context.entries[name].dataset
+        known, row = TABLE_3.get(ALIKE.get(reader, reader)), pretraining_of(reader, chosen)
+        duration = f"{chosen.pretraining_steps} steps" if chosen.pretraining_steps else duration_text(row)
+        cells = settings_text(row.size, row.batch_size, row.learning_rate, duration)
+        paper = known and settings_text(known.size, known.batch_size, known.learning_rate, duration_text(known))
+        lines.append(table_row(name, "source", cells, paper or ""))
     for name in context.targets:
-        row = fine_tuning_of(context.entries[name].dataset, chosen)
-        epochs, batch = f"{chosen.steps} steps" if chosen.steps else row.epochs, chosen.batch_size or BATCH_SIZE
-        size = f"{row.size} x {row.size}"
-        lines.append(table_row(name, "target", size, batch, f"{row.learning_rate:g}", "never", epochs))
+        reader = context.entries[name].dataset
+        known, row = FINE_TUNING.get(ALIKE.get(reader, reader)), fine_tuning_of(reader, chosen)
+        duration = f"{chosen.steps} steps" if chosen.steps else f"{row.epochs} epochs"
+        cells = settings_text((row.size,) * 2, chosen.batch_size or BATCH_SIZE, row.learning_rate, duration)
+        paper = known and settings_text((known.size,) * 2, BATCH_SIZE, "1e-4 to 1e-6", f"{known.epochs} epochs")
+        lines.append(table_row(name, "target", cells, paper or ""))
     return lines
+
+
+def settings_text(size, batch_size, rate, duration):
+    """The settings of a training in words."""
+    rate = rate if isinstance(rate, str) else f"{rate:g}"
+    return f"{size[0]} x {size[1]} pixels, batches of {batch_size}, learning rate {rate}, {duration}"
+
+
+def duration_text(row):
+    """How long a row of table III trains."""
+    halved = "" if row.halved_after is None else f", the rate halved after {row.halved_after}"
+    return f"{row.epochs} epochs{halved}"
 
 
 def lines_of_figure_3(context, table):
@@ -993,7 +1048,7 @@ def lines_of_protocols(context, table):
     """What folds by image flatter, where both protocols were run."""
     whole = table.dropna(subset="auc").set_index(["protocol", "target", "source"])
     rows = []
-    for cell in context.cells:
+    for cell in reported(context):
         keys = [(protocol, cell.target, cell.source) for protocol in PROTOCOLS]
         if all(key in whole.index for key in keys):
             image, subject = (whole.loc[key] for key in keys)
@@ -1076,8 +1131,14 @@ def compare_published(folds, distances, out):
             f"{distances}: received the columns {', '.join(known.columns)} beside source and target, expected one "
             "column of distances"
         )
-    if ((areas < 0) | (areas > 1)).any(axis=None):
-        raise ValueError(f"{folds}: received an AUC outside [0, 1], expected the AUC of each fold")
+    for name in areas:
+        if not name.startswith("fold"):
+            raise ValueError(f"{folds}: received the column {name!r}, expected fold_1, fold_2, ... with AUCs")
+        outside = areas[(areas[name] <= 0) | (areas[name] > 1)]
+        if len(outside):
+            source, target = outside.index[0]
+            received = f"{name} {outside[name].iloc[0]:g} from {source} to {target}"
+            raise ValueError(f"{folds}: received {received}, expected AUCs above 0 and up to 1")
     pairs = areas.mean(axis=1).rename("auc").to_frame().assign(deviation=areas.std(axis=1, ddof=1)).reset_index()
     alone = pairs[pairs["source"] == pairs["target"]].set_index("target")["auc"]
     if missing := [name for name in dict.fromkeys(pairs["target"]) if name not in alone.index]:
@@ -1090,6 +1151,8 @@ def compare_published(folds, distances, out):
     pairs["distance"] = pd.MultiIndex.from_frame(pairs[["source", "target"]]).map(known[title])
     if pairs["distance"].notna().sum() < 3:
         raise ValueError(f"{distances}: received fewer than three pairs of {folds}, expected the distance of each pair")
+    if pairs["distance"].nunique() == 1:
+        raise ValueError(f"{distances}: received the same distance for every pair, expected distances that differ")
     found = correlations(pairs)
     hashes = {name: file_sha256(Path(file).expanduser()) for name, file in (("folds", folds), ("distances", distances))}
     out = open_run(out, {"recipe": "cats_scans"} | hashes)
@@ -1098,12 +1161,10 @@ def compare_published(folds, distances, out):
     bars = pairs.assign(auc_low=pairs["auc"] - pairs["deviation"], auc_high=pairs["auc"] + pairs["deviation"])
     write_figure(out / "figure-3.png", analysis.auc_bars_figure(bars.fillna({"auc_low": 0}), "deviation of the folds"))
     write_figure(out / "figure-4.png", analysis.distance_figure(pairs, f"distance: {title}"))
-    said = printed_lines(found)
+    said = printed_lines(found, pairs)
     print("\n".join(said), flush=True)
-    without = int(pairs["distance"].isna().sum())
     lines = [f"# Cats, not CAT scans: figures 3 and 4 from {Path(folds).name} and {Path(distances).name}", ""]
     lines += ["    medzoo run cats_scans --folds FOLDS.csv --distances DISTANCES.csv", "", *said]
-    lines += [f"{without} of the {len(pairs)} pairs have no distance and are left out."] if without else []
     lines += lines_of_figure_4(found, f"Figure 4: {title} against transferability")
     lines += ["", "## Figure 3: mean AUC of the folds", ""]
     lines += ["| target | source | AUC | deviation | transferability, % | distance |", "|---|---|---|---|---|---|"]
@@ -1116,10 +1177,30 @@ def compare_published(folds, distances, out):
     return found
 
 
-def printed_lines(found):
-    """The coefficients in words, and what the paper took for what."""
+def is_published(pairs):
+    """Whether the AUCs are those that the authors published, each with a distance."""
+    known = {
+        (AUTHORS.get(row["source"]), AUTHORS.get(row["target"])): row["auc"]
+        for row in pairs.dropna(subset="distance").to_dict("records")
+    }
+    expected = {
+        (target if source == RANDOM else source, target): auc
+        for target, row in FIGURE_3.items()
+        for source, auc in row.items()
+    }
+    return known.keys() == expected.keys() and all(abs(known[pair] - expected[pair]) < 6e-4 for pair in expected)
+
+
+def printed_lines(found, pairs):
+    """The coefficients in words, which pairs they leave out, and what the paper took for what."""
     rows = found.set_index(["pairs", "method"])
     lines = []
+    if len(without := pairs[pairs["distance"].isna()]):
+        first = without.iloc[0]
+        lines.append(
+            f"{len(without)} of the {len(pairs)} pairs have no distance and are left out, such as {first['source']} to "
+            f"{first['target']}."
+        )
     for title in (ALL, OTHERS):
         if (title, "pearson") in rows.index:
             pearson, spearman = rows.loc[(title, "pearson")], rows.loc[(title, "spearman")]
@@ -1127,12 +1208,21 @@ def printed_lines(found):
                 f"{title[0].upper()}{title[1:]} ({pearson['n']:.0f}): Pearson {pearson['value']:.3f} (p "
                 f"{pearson['p_value']:.2f}), Spearman {spearman['value']:.3f} (p {spearman['p_value']:.2f})."
             )
+    if not is_published(pairs):
+        return lines
     pearson, spearman = (rows.loc[(ALL, method), "value"] for method in ("pearson", "spearman"))
+    told = len(lines)
     for printed in PRINTED:
         if abs(pearson - printed) <= 0.005 < abs(spearman - printed):
             lines.append(
                 f"The paper prints {printed} and calls it Spearman's: it is Pearson's; Spearman's is {spearman:.3f}."
             )
+        elif abs(spearman - printed) <= 0.005:
+            lines.append(f"The paper prints {printed} as Spearman's, which it is; Pearson's is {pearson:.3f}.")
+    if len(lines) == told:
+        lines.append(
+            "The paper prints 0.24 for the experts' distances and -0.11 for Task2Vec's; neither is found here."
+        )
     return lines
 
 
@@ -1179,6 +1269,11 @@ def run(
                 if value is not None
             )
             raise ValueError(f"cats_scans: received {received}, expected --data, or --folds and --distances")
+        if methods or overrides or (profile, protocol, backbone) != ("paper", "published", None):
+            raise ValueError(
+                "cats_scans: received options of a training beside --folds and --distances, which train nothing; "
+                "expected no profile, protocol, method, backbone or setting"
+            )
         return compare_published(folds, distances, out)
     chosen = parse_settings(PROFILES, profile, overrides)
     if backbone is not None:
@@ -1188,6 +1283,7 @@ def run(
     added = ("subsets", "subset_share", "pairs", "fisher")  # later, to a run that has begun
     settings = {key: value for key, value in asdict(chosen).items() if key not in added}
     open_run(context.out, {"recipe": "cats_scans", "profile": profile, "settings": settings})
+    write_table(context.out / "grid.csv", pd.DataFrame([asdict(each) for each in read_grid(data, ROLES)]))
     write_parts(context)
     for source in context.parts:
         finish_source(context, source, verbose)
@@ -1201,7 +1297,7 @@ def missing(context):
     return [
         (cell, fold)
         for cell in context.cells
-        if context.reason(cell) is None
+        if cell.source in (RANDOM, *context.chosen) and context.reason(cell) is None
         for fold in range(context.settings.folds)
         if not (cell.folder(context.out, context.protocol, fold) / "predictions.csv").is_file()
     ]
@@ -1227,7 +1323,7 @@ def source_card(context, source, build, predictions):
     """What the card of a network trained on a source says; `zoo.publish` adds name and version."""
     table, entry = context.parts[source], context.entries[source]
     origin, chosen, classes = datasets.source(entry.dataset), context.settings, table.attrs["classes"]
-    command = f"{context.command} --method {source}"
+    command = f"{context.command}  # GRID.csv with the line source,{entry.dataset},{origin.folder}"
     tested = predictions[predictions["split"] == "test"]
     area = analysis.weighted_auc(
         class_indices(tested, classes), scores_of(tested, classes), tested["subject"].to_numpy()

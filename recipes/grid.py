@@ -11,7 +11,7 @@ from .._nearest import require
 
 
 @dataclass(frozen=True)
-class Dataset:
+class Line:
     """One line of the grid's file."""
 
     role: str
@@ -32,7 +32,7 @@ def read_grid(file, roles):
         roles: that a line may have; `source` and `target` must be there.
 
     Returns:
-        list of `Dataset`. Relative paths in `data` count from the file's folder.
+        list of `Line`. Relative paths in `data` count from the file's folder.
 
     Raises:
         FileNotFoundError: no such file.
@@ -43,9 +43,11 @@ def read_grid(file, roles):
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such file, expected a CSV file with the columns role, dataset, data")
     try:
-        table = pd.read_csv(file, dtype=str, keep_default_na=False)
+        table = pd.read_csv(file, dtype=str, keep_default_na=False, index_col=False)
     except (ValueError, pd.errors.ParserError) as error:
         raise ValueError(f"{file}: not a CSV file ({error})") from error
+    table = table.apply(lambda column: column.fillna("").str.strip()).rename(columns=str.strip)
+    table = table[(table != "").any(axis=1)]
     columns = {"role", "dataset", "data"}
     if set(table.columns) - {"name"} != columns:
         raise ValueError(
@@ -59,7 +61,7 @@ def read_grid(file, roles):
             raise ValueError(f"{file}: received no data for the {row['role']} {row['dataset']}, expected a path")
         data = Path(row["data"]).expanduser()
         data = (file.parent / data).resolve()  # one folder, one name, by whatever way it was reached
-        found.append(Dataset(row["role"], row.get("name") or row["dataset"], row["dataset"], str(data)))
+        found.append(Line(row["role"], row.get("name") or row["dataset"], row["dataset"], str(data)))
     for each in found:
         # Names are folders, and those of sources stand beside these two in tables.
         if each.name in ("random", "imagenet") or not re.fullmatch(r"\w[\w.-]*", each.name):
@@ -72,8 +74,6 @@ def read_grid(file, roles):
             raise ValueError(f"{file}: received no {role}, expected one or more")
         if len(names) > len(set(names)):
             raise ValueError(f"{file}: received two {role}s named {max(names, key=names.count)!r}, expected one")
-    if sum(each.role == "patches" for each in found) > 1:
-        raise ValueError(f"{file}: received several lines 'patches', expected one at most")
     for name in {each.name for each in found}:
         if len({(each.dataset, each.data) for each in found if each.name == name}) > 1:
             raise ValueError(

@@ -381,6 +381,8 @@ class Context:
         self.out, self.profile, self.protocol, self.settings = Path(out), profile, protocol, settings
         self.networks = networks
         grid = read_grid(data, ROLES)
+        if sum(each.role == "patches" for each in grid) > 1:
+            raise ValueError(f"{data}: received several lines 'patches', expected one at most")
         self.entries = {each.name: each for each in grid}
         self.sources = [each.name for each in grid if each.role == "source"]
         self.targets = [each.name for each in grid if each.role == "target"]

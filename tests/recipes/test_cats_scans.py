@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from medzoo import recipes, zoo
 from medzoo.cli import main
+from medzoo.datasets.table import image_table
 from medzoo.recipes import cats_scans as study
 from medzoo.training import Trainer, parse_settings
 from medzoo.zoo import builders
@@ -195,11 +196,13 @@ def test_the_published_numbers_give_the_published_correlation(shared, tmp_path, 
     assert main(["run", "cats_scans", *files]) == 0  # again, the same
 
 
-def test_pairs_without_a_distance_are_left_out_and_counted(tmp_path):
+def test_pairs_without_a_distance_are_left_out_and_counted(tmp_path, capsys):
     folds, distances = write_numbers(tmp_path, FOLDS, FAR[1:])
     found = study.run(None, tmp_path / "RUN", folds=folds, distances=distances)
     assert found["n"].max() == 5
-    assert "1 of the 6 pairs have no distance and are left out" in (tmp_path / "RUN" / "report.md").read_text()
+    said = "1 of the 6 pairs have no distance and are left out, such as a to a."
+    assert said in (tmp_path / "RUN" / "report.md").read_text()
+    assert said in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -209,7 +212,10 @@ def test_pairs_without_a_distance_are_left_out_and_counted(tmp_path):
         ([*FOLDS, "a,a,0.5,0.5"], FAR, "received a to a twice, expected each pair once"),
         ([*FOLDS, "d,a,0.5,much"], FAR, "line 8: received fold_2 'much', expected a number"),
         ([*FOLDS, "d,a,0.5,"], FAR, "line 8: received fold_2 '', expected a number"),
-        ([*FOLDS, "d,a,50,50"], FAR, "an AUC outside"),
+        ([*FOLDS, "", "d,a,0.5,"], FAR, "line 9: received fold_2"),
+        ([*FOLDS, "d,a,50,50"], FAR, "received fold_1 50 from d to a, expected AUCs above 0 and up to 1"),
+        ([*FOLDS[1:], "a,a,0,0"], FAR, "received fold_1 0 from a to a, expected AUCs above 0"),
+        (FOLDS, [f"{line[:4]}1" for line in FAR], "received the same distance for every pair"),
         (FOLDS, FAR[:2], "fewer than three pairs"),
         (
             FOLDS,
@@ -230,7 +236,9 @@ def test_options_that_do_not_fit(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folds, distances = map(str, write_numbers(tmp_path, FOLDS, FAR))
     for arguments, message in (
-        (["--folds", folds], f"received --folds {folds}"[:16]),
+        (["--folds", folds], "received --folds, expected --data, or --folds and --distances"),
+        (["--folds", folds, "--distances", distances, "--set", "folds=9"], "received options of a training"),
+        (["--folds", folds, "--distances", distances, "--method", "imagenet"], "received options of a training"),
         (["--folds", folds, "--distances", distances, "--data", "x.csv"], "received --data, --folds, --distances"),
         ([], "--data: received none, expected the data of cats_scans"),
         (["--folds", "none.csv", "--distances", distances], "none.csv: no such file"),
@@ -241,9 +249,38 @@ def test_options_that_do_not_fit(tmp_path, capsys, monkeypatch):
         assert error.count("\n") == 1
     assert main(["run", "drs", "--folds", folds]) == 2
     assert "drs has no such" in capsys.readouterr().err
+    (tmp_path / "seeds.csv").write_text("source,target,fold_1,seed\na,a,0.5,0\n")
+    assert main(["run", "cats_scans", "--folds", "seeds.csv", "--distances", distances]) == 2
+    assert "seeds.csv: received the column 'seed', expected fold_1, fold_2, ..." in capsys.readouterr().err
     (tmp_path / "two.csv").write_text("source,target,near,far\na,a,1,2\n")
     assert main(["run", "cats_scans", "--folds", folds, "--distances", "two.csv"]) == 2
     assert "near, far beside source and target, expected one column" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("mended", ["\ufeff{}", "{}\n\n", " {}"])
+def test_files_as_programs_write_them(tmp_path, mended):
+    folds, distances = write_numbers(tmp_path, FOLDS, FAR)
+    expected = study.run(None, tmp_path / "RUN", folds=folds, distances=distances)
+    for file in (folds, distances):
+        text = mended.format(file.read_text().replace("\n", "\r\n").replace(",", ", "))
+        file.write_text(text, encoding="utf-8", newline="")
+    found = study.run(None, tmp_path / "RUN-2", folds=folds, distances=distances)
+    pd.testing.assert_frame_equal(found, expected)
+
+
+def test_the_paper_is_spoken_of_where_the_numbers_are_its_own(shared, tmp_path, capsys):
+    """Distances that give 0.11 the other way round, or nothing that it prints; and one pair too few."""
+    folds = shared / "data" / "cats_scans_auc_folds.csv"
+    known = pd.read_csv(shared / "data" / "cats_scans_expert_distances.csv")
+    random = np.random.default_rng(0)
+    cases = {"any": known.assign(hamming=random.normal(size=len(known))), "short": known[known["target"] != "isic"]}
+    said = {}
+    for name, table in cases.items():
+        table.to_csv(tmp_path / f"{name}.csv", index=False)
+        study.run(None, tmp_path / name, folds=folds, distances=tmp_path / f"{name}.csv")
+        said[name] = capsys.readouterr().out
+    assert "for Task2Vec's; neither is found here." in said["any"]
+    assert "The paper" not in said["short"]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -354,11 +391,13 @@ def test_folds_test_other_images_and_no_subject_is_on_two_sides(finished):
     assert len(tested) == len(set(tested))
 
 
-def test_five_folds_hold_80_10_10(projected, grid, tmp_path):
-    tenths = make_context(grid, tmp_path, overrides=[*OVERRIDES[:-1], "folds=5"]).tenths["skin"]
+@pytest.mark.parametrize("protocol", study.PROTOCOLS)
+def test_five_folds_hold_80_10_10(tmp_path, protocol):
+    rows = [{"image": f"{number}.png", "label": "ab"[number % 2]} for number in range(200)]
+    tenths = study.draw_tenths(image_table(rows, "many", tmp_path, "ab", "none"), study.PROFILES["paper"], protocol)
     for fold in range(5):
         parts = study.rows_of(tenths, fold)
-        assert [len(parts[name]) / 90 for name in study.PARTS] == pytest.approx([0.8, 0.1, 0.1], abs=0.03)
+        assert [len(parts[name]) for name in study.PARTS] == [160, 20, 20]
 
 
 def test_fine_tuning_begins_with_all_but_the_head_of_the_source(finished, grid):
@@ -377,9 +416,9 @@ def test_fine_tuning_begins_with_all_but_the_head_of_the_source(finished, grid):
     np.testing.assert_array_equal(plain[-2], weights[-2])  # the head is as random whatever the source
 
 
-def make_context(grid, out, overrides=OVERRIDES):
-    chosen = parse_settings(study.PROFILES, "quick", [*overrides, "backbone=tiny"])
-    return study.Context(grid, out, "quick", "sound", (), chosen, "tiny", overrides)
+def make_context(grid, out):
+    chosen = parse_settings(study.PROFILES, "quick", [*OVERRIDES, "backbone=tiny"])
+    return study.Context(grid, out, "quick", "sound", (), chosen, "tiny", OVERRIDES)
 
 
 def test_a_killed_run_goes_on(projected, grid, finished, tmp_path, monkeypatch):
@@ -410,21 +449,25 @@ def test_the_other_protocol_in_the_same_folder(projected, grid, finished, tmp_pa
     out = shutil.copytree(finished[0], tmp_path / "RUN")
     table = start(grid, out, "published", methods=("imagenet",))
     assert set(table["protocol"]) == {"published", "sound"}
+    sound = table[(table["protocol"] == "sound") & table["auc"].notna()]
+    assert set(sound["source"]) == {"random", "imagenet", "cells", "skin"}  # though only ImageNet is asked for
+    assert set(pd.read_csv(out / "distances.csv")["source"]) == {"skin", "cells", "chest"}
     report = (out / "report.md").read_text()
     assert "## Folds by image and by subject" in report
     both = table.dropna(subset="auc").set_index(["protocol", "target", "source"])["auc"]
     difference = 100 * (both["published", "chest", "imagenet"] - both["sound", "chest", "imagenet"])
     assert f"{difference:+.1f}" in report.split("## Folds by image and by subject")[1]
-    leaks = [line for line in report.splitlines() if line.startswith("- Target")]
-    assert len(leaks) == 2
-    assert not any(" 0 of the" in line for line in leaks)
+    leaks = [line.split(":")[1] for line in report.splitlines() if line.startswith("  Folds by")]
+    assert [leak.startswith(" 0 of the") for leak in leaks] == [False, True, False, True]
 
 
 def test_source_cards(finished):
     out, _ = finished
     card = zoo.card(out / "sound" / "sources" / "skin" / "model")
     assert card.classes == ["class 0", "class 1", "class 2"]
-    assert card.data["split"] == pytest.approx({"train": 72, "validation": 9, "test": 9}, abs=1)
+    # Whole subjects of two images, five of each class for each tenth.
+    assert card.data["split"] == pytest.approx({"train": 72, "validation": 9, "test": 9}, abs=3)
+    assert "GRID.csv with the line source,csv,DATA" in card.recipe["command"]
     assert [metric["name"] for metric in card.metrics] == ["auc"]
     assert "Began with random weights." in card.limitations
     assert "2107.05940" in card.recipe["paper"]
@@ -458,11 +501,31 @@ def test_wrong_options_are_refused_before_anything_trains(projected, grid, tmp_p
     assert not (tmp_path / "RUN").exists()
 
 
-def test_several_findings_an_image_are_refused(projected, tmp_path, monkeypatch, data):
-    (tmp_path / "grid.csv").write_text("role,dataset,data\nsource,csv,a.csv\ntarget,csv,a.csv\n")
-    (tmp_path / "a.csv").write_text("image,subject,label\n" + f"{data}/skin/000.png,p,one\n{data}/skin/001.png,q,one\n")
-    with pytest.raises(ValueError, match=r"a\.csv"):
-        start(tmp_path / "grid.csv", tmp_path / "RUN")
+def test_several_findings_an_image_are_refused(projected, grid, tmp_path, monkeypatch):
+    rows = [{"image": f"{number}.png", "label": label} for number, label in enumerate(("one", "two", "one|two"))]
+    table = image_table(rows, "findings", tmp_path, ("one", "two"), "none", multi_label=True)
+    monkeypatch.setattr(study.datasets, "read", lambda *_: table)
+    with pytest.raises(ValueError, match=r"source cells: .*expected two classes or more, one for each image"):
+        start(grid, tmp_path / "RUN")
+
+
+def test_official_parts_are_taken_where_they_keep_slides_apart(data):
+    table = study.datasets.read("csv", data / "cells.csv")
+    table["split"] = ["train", "validation", "test"] * 20
+    assert (study.divide(table, "sound", 0)["split"] == "train").sum() == 48
+    table.attrs["dataset"] = "pcam"
+    assert study.divide(table, "sound", 0)["split"].tolist() == table["split"].tolist()
+    assert (study.divide(table, "published", 0)["split"] == "train").sum() == 48
+
+
+def test_the_grid_lies_beside_its_run(finished):
+    grid = pd.read_csv(finished[0] / "grid.csv")
+    assert list(zip(grid["role"], grid["name"], strict=True)) == [
+        ("source", "cells"),
+        ("source", "skin"),
+        ("target", "skin"),
+        ("target", "chest"),
+    ]
 
 
 def test_the_recipe_is_registered():
