@@ -29,7 +29,7 @@ FOLDS = 5
 SEED = 0
 LARGEST = 2000  # images; of a larger table a part of so many is taken
 LEVEL = 0.95
-# Of the comparisons: their levels are high, and what lies outside must be more than a handful of resamples.
+# Of the comparisons: their levels are high (of eight candidates some four of these lie outside on each side).
 RESAMPLES = 5000
 # Forward passes that a training step takes: three by count, see `multiply_accumulates`, and what batch norm,
 # activations and optimiser add (`benchmarks/recommend.py costs`).
