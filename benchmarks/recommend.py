@@ -151,7 +151,7 @@ def fine_tune(chosen, trainer, table, repeat):
     labels, test = datasets.encode_labels(table), (table["split"] == "test").to_numpy()
     weights = datasets.class_weights(labels[~test], 2)
     batches = datasets.Batches(
-        images, labels, np.flatnonzero(~test), BATCH, shuffle=True, seed=repeat, class_weight=weights
+        images, labels, BATCH, shuffle=True, seed=repeat, class_weight=weights, indices=np.flatnonzero(~test)
     )
     keras.utils.set_random_seed(repeat)
     if chosen.card is None:
@@ -159,7 +159,7 @@ def fine_tune(chosen, trainer, table, repeat):
     else:
         begin = zoo.load(chosen.source, classes=2).get_weights()
     history = trainer.fit(begin, batches, RATE, STEPS)
-    scored = datasets.Batches(images, labels, np.flatnonzero(test), BATCH)
+    scored = datasets.Batches(images, labels, BATCH, indices=np.flatnonzero(test))
     scores = np.concatenate(
         [trainer.exact.predict_on_batch(batch[0]) for batch in map(scored.__getitem__, range(len(scored)))]
     )
