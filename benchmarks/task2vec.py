@@ -5,7 +5,8 @@
 The four folders are those of the readers `isic2018`, `kermany`, `dtd` and `busi`. Four times each dataset is divided
 into halves by subject, and 100 images of each half, every class as likely, are embedded by ResNet18 at 64 pixels, each
 image passed once. Each distance of two halves of a dataset is compared with those of the one half from the halves of
-every other dataset of the same time: how often is it the smaller? The interval is a bootstrap over the times.
+every other dataset of the same time: how often is it the smaller? The interval is a bootstrap over the four divisions
+of these four datasets; what another dataset would give is not in it.
 """
 
 import resource

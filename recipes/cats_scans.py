@@ -769,8 +769,9 @@ def report(context):
         for protocol, rows in table.groupby("protocol", sort=False):
             pairs = rows.assign(source=rows["source"].where(rows["source"] != RANDOM, rows["target"]))
             pairs = pairs.merge(distances[["source", "target", "distance"]], "left", on=["source", "target"])
-            lines += lines_of_figure_4(correlations(pairs), f"Figure 4, {protocol} protocol: Task2Vec")
-            if pairs[["distance", "transferability"]].notna().all(axis=1).any():
+            found = correlations(pairs)
+            lines += lines_of_figure_4(found, f"Figure 4, {protocol} protocol: Task2Vec")
+            if len(found):
                 pictures.append(f"figure-4-{protocol}.png")
                 figure = analysis.distance_figure(pairs, "Task2Vec distance")
                 write_figure(context.out / pictures[-1], figure)
