@@ -221,7 +221,8 @@ def give_advice(ranked):
     if fresh["told_apart"].iloc[1:].all():
         return f"Begin with {first['candidate']}: {area}, ahead of each other candidate by more than chance explains."
     equals = fresh[~fresh["told_apart"]]
-    cheapest = equals.sort_values("epoch_seconds", kind="stable").iloc[0]
+    # By count: measured times hold what else the machine did.
+    cheapest = equals.sort_values("multiply_accumulates", kind="stable").iloc[0]
     others = ", ".join(name for name in equals["candidate"] if name != first["candidate"])
     cost = f"an epoch costs about {_duration(cheapest['epoch_seconds'])}"
     choice = (
