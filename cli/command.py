@@ -1,9 +1,11 @@
 """The `medzoo` command: parses, calls, prints. A subcommand itself imports what takes long to import."""
 
 import argparse
+import contextlib
 import os
 import sys
 import tempfile
+import warnings
 
 from .. import __version__
 from .._nearest import unknown
@@ -21,7 +23,8 @@ def main(arguments=None):
     try:
         _check_names(arguments, commands)
         options = parser.parse_args(arguments)
-        code = options.call(options) or 0
+        with _plain_warnings():
+            code = options.call(options) or 0
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
@@ -151,6 +154,21 @@ def _check_names(arguments, commands):
         name = argument.partition("=")[0]
         if name.startswith("--") and name not in commands[first].options:
             raise ValueError(unknown("option", name, commands[first].options))
+
+
+@contextlib.contextmanager
+def _plain_warnings():
+    """medzoo's own warnings without the place in the code that they come from."""
+    usual = warnings.formatwarning
+
+    def plain(message, category, *place, **line):
+        return f"medzoo: {message}\n" if category is UserWarning else usual(message, category, *place, **line)
+
+    warnings.formatwarning = plain
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
 
 
 def _one_line(error):

@@ -500,3 +500,19 @@ def test_publish_says_what_it_wrote(checkpoint, folder, tmp_path, capsys, monkey
         f"{folder / checkpoint}: version 2, whole, {size / 1e6:.2f} MB in float32",
         f"{archive}: release archive, 1.23 MB",
     ]
+
+
+def test_warnings_are_one_line_without_a_place_in_the_code(tmp_path):
+    """In a process of its own: pytest catches warnings before they are written."""
+    for part, name in (("train", "person1_virus_1"), ("test", "person1_virus_2")):
+        for label in ("NORMAL", "PNEUMONIA"):
+            (tmp_path / part / label).mkdir(parents=True)
+            file = name if label == "PNEUMONIA" else f"IM-0{len(part)}-1"
+            Image.new("L", (8, 8), 40).save(tmp_path / part / label / f"{file}.jpeg")
+    program = "import sys; from medzoo.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", program, "recommend", "--data", str(tmp_path), "--dataset", "kermany"]
+    found = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    lines = [line for line in found.stderr.splitlines() if "more than one of the published parts" in line]
+    assert len(lines) == 1
+    assert lines[0].startswith(f"medzoo: {tmp_path}: 1 of 3 subjects are in more than one")
+    assert "import_module" not in found.stderr
