@@ -232,7 +232,8 @@ def test_show_prints_what_the_card_says(checkpoint, capsys):
         (["run", "drs", "--data=x", "--out=y", "--set", "epochs=many"], "--set epochs=many: expected int"),
         (["run", "drs", "--data=x", "--out=y", "--set", "epochs"], "expected key=value"),
         (["export", "drs-resnet18-busi", "--format", "kears", "--out", "x"], "did you mean 'keras'?"),
-        (["run", "drs", "--data", "x"], "required: --out"),
+        (["export", "drs-resnet18-busi", "--format", "keras"], "required: --out"),
+        (["run", "drs", "--out", "x"], "--data: received none, expected the data of drs"),
         ([], "required: COMMAND"),
     ],
 )
@@ -516,3 +517,12 @@ def test_warnings_are_one_line_without_a_place_in_the_code(tmp_path):
     assert len(lines) == 1
     assert lines[0].startswith(f"medzoo: {tmp_path}: 1 of 3 subjects are in more than one")
     assert "import_module" not in found.stderr
+
+
+def test_a_run_without_a_folder_is_named_after_recipe_and_data(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    called = []
+    monkeypatch.setattr(recipes.recipe("drs"), "run", lambda data, out, **_: called.append((data, out)))
+    assert main(["run", "drs", "--data", f"{tmp_path}/BUSI/"]) == 0
+    assert main(["run", "drs", "--data", "../grid.v2.csv", "--out", "mine"]) == 0
+    assert called == [(f"{tmp_path}/BUSI/", "drs-BUSI"), ("../grid.v2.csv", "mine")]
