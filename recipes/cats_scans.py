@@ -93,7 +93,7 @@ from ..training.run import (
 from ..zoo import backbones, builders
 from ..zoo.store import file_sha256
 from .grid import read_grid
-from .reporting import difference_text, kept_columns, leak_limitation, predict, read_predictions, table_row
+from .reporting import difference_text, kept_columns, leak_limitation, predict, read_predictions, table_row, verdict
 
 PROTOCOLS = ("published", "sound")
 OPTIONS = ("folds", "distances")
@@ -869,13 +869,6 @@ def table_of_differences(context):
     return pd.DataFrame(rows, columns=[*columns, "least", "greatest"])
 
 
-def verdict(row):
-    """Whether a difference is shown: its interval leaves out 0, and every one of several folds has its sign."""
-    if row["folds"] > 1 and row["low"] > 0 and row["least"] > 0:
-        return "more"
-    return "less" if row["folds"] > 1 and row["high"] < 0 and row["greatest"] < 0 else "not shown"
-
-
 def heading(context):
     """What the report is of."""
     chosen = context.settings
@@ -1040,7 +1033,11 @@ def lines_of_differences(differences):
     ]
     for row in differences.to_dict("records"):
         cells = [row["protocol"], row["target"], f"{row['more']} - {row['less']}", difference_text(row)]
-        cells += [f"{100 * row['least']:+.1f} to {100 * row['greatest']:+.1f}", f"{row['p_value']:.2g}", verdict(row)]
+        cells += [
+            f"{100 * row['least']:+.1f} to {100 * row['greatest']:+.1f}",
+            f"{row['p_value']:.2g}",
+            verdict(row, row["folds"]),
+        ]
         lines.append(table_row(*cells))
     return lines
 

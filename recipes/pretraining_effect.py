@@ -102,6 +102,7 @@ from .reporting import (
     read_predictions,
     table_limitation,
     table_row,
+    verdict,
 )
 
 PROTOCOLS = ("published", "sound")
@@ -950,15 +951,6 @@ CLAIM_COLUMNS = ["claim", "target", "networks", "number", "fraction", "differenc
 CLAIM_COLUMNS += ["repeats", "least", "greatest"]
 
 
-def verdict(row):
-    """Whether a difference is shown: its interval leaves out 0, and every one of several repeats has its sign."""
-    if row["repeats"] == 1:
-        return "not shown"
-    if row["low"] > 0 and row["least"] > 0:
-        return "more"
-    return "less" if row["high"] < 0 and row["greatest"] < 0 else "not shown"
-
-
 def report(context):
     """Writes `report.md`, `results.csv`, `conclusions.csv`, `similarity.csv` and the figures for the cells finished so
     far, and returns the table of cells."""
@@ -1113,7 +1105,11 @@ def conclusion_lines(context, concluded):
             continue  # of the few networks that it is tried with, one by one
         networks = f"{row['number']} together" if row["networks"] == ALL else row["networks"]
         cells = [row["target"], networks, row["claim"], fraction_text(row["fraction"]), difference_text(row)]
-        cells += [f"{100 * row['least']:+.1f} to {100 * row['greatest']:+.1f}", f"{row['p_value']:.2g}", verdict(row)]
+        cells += [
+            f"{100 * row['least']:+.1f} to {100 * row['greatest']:+.1f}",
+            f"{row['p_value']:.2g}",
+            verdict(row, row["repeats"]),
+        ]
         lines.append(table_row(*cells))
     return lines
 

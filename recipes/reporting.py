@@ -47,6 +47,23 @@ def difference_text(row):
     return f"{100 * row['difference']:+.1f} ({100 * row['low']:+.1f} to {100 * row['high']:+.1f})"
 
 
+def verdict(row, trainings):
+    """Whether a paired difference is shown: its interval leaves out 0, and each of several trainings has its sign.
+
+    Args:
+        row: mapping with `low, high` of the interval, and `least, greatest` of the trainings.
+        trainings: how many.
+
+    Returns:
+        `"more"`, `"less"` or `"not shown"`.
+    """
+    if trainings == 1:
+        return "not shown"
+    if row["low"] > 0 and row["least"] > 0:
+        return "more"
+    return "less" if row["high"] < 0 and row["greatest"] < 0 else "not shown"
+
+
 def leak_limitation(table):
     """What a card must say of subjects on both sides of the split."""
     images, n = leaked(table)

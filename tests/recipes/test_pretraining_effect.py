@@ -14,6 +14,7 @@ from medzoo.datasets.table import image_table
 from medzoo.recipes import all_conv
 from medzoo.recipes import pretraining_effect as study
 from medzoo.recipes.grid import read_grid
+from medzoo.recipes.reporting import verdict
 from medzoo.training import Trainer, parse_settings
 from medzoo.zoo import backbones, builders
 from PIL import Image
@@ -643,8 +644,8 @@ def test_repeats_take_turns_with_the_trainings_on_a_source(projected, write_grid
 )
 def test_a_difference_is_shown_by_its_interval_and_every_repeat(interval, repeats, expected):
     row = {"low": interval[0], "high": interval[1], "least": repeats[0], "greatest": repeats[1]}
-    assert study.verdict(row | {"repeats": 2}) == expected
-    assert study.verdict(row | {"repeats": 1}) == "not shown"
+    assert verdict(row, 2) == expected
+    assert verdict(row, 1) == "not shown"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
